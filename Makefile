@@ -1,0 +1,134 @@
+# The front door. `make` lists the targets; everything that they do is in scripts/, playbooks/ and the Python packages.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+
+# Ports on this host's loopback. What the running machine was started with is remembered until it is removed.
+-include .lab/ports.mk
+HTTPS_PORT ?= 443
+HTTP_PORT ?= 80
+PROMETHEUS_PORT ?= 9090
+GRAFANA_PORT ?= 3000
+export HTTPS_PORT HTTP_PORT PROMETHEUS_PORT GRAFANA_PORT
+ports := HTTPS_PORT=$(HTTPS_PORT) HTTP_PORT=$(HTTP_PORT) PROMETHEUS_PORT=$(PROMETHEUS_PORT) GRAFANA_PORT=$(GRAFANA_PORT)
+
+DATA ?= data/tweet_emotions.csv
+ENVIRONMENT ?= lab
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# A sudo that wants a password is asked for it by Ansible, once a run.
+ask_become_pass = $(shell [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null || echo --ask-become-pass)
+lab_playbook = ansible-playbook -i inventory/lab playbooks/lab.yml $(ask_become_pass)
+ssh_lab = ssh -F .lab/lab/ssh_config lab
+curl_predict = curl --silent --show-error --include --cacert certs/ca.crt -u admin:admin https://localhost:$(HTTPS_PORT)/predict \
+	-H 'Content-Type: application/json' -d '{"sentence": "Oh yeah, that was soooo cool!"}'
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# --- the lab machine ---
+
+.PHONY: start-project run-project build-project stop-project destroy-project provision
+start-project: check-ports build-project ## Bring the whole system up in a lab machine on this host
+	@mkdir -p .lab && printf '%s ?= %s\n' HTTPS_PORT $(HTTPS_PORT) HTTP_PORT $(HTTP_PORT) PROMETHEUS_PORT $(PROMETHEUS_PORT) GRAFANA_PORT $(GRAFANA_PORT) > .lab/ports.mk
+	$(lab_playbook) -e lab_machine_state=started
+	@$(MAKE) --no-print-directory provision
+	@scripts/summary $(HTTPS_PORT) $(HTTP_PORT) $(PROMETHEUS_PORT) $(GRAFANA_PORT)
+
+run-project: start-project ## The same
+
+build-project: packages .venv/control ## Make what a start needs: packages, .venv, model, the machine's base tree
+	@$(MAKE) --no-print-directory --jobs=2 model/artifacts/manifest.json base-tree
+
+provision: ## Run site.yml against ENVIRONMENT (default: lab)
+	ansible-playbook -i inventory/$(ENVIRONMENT) site.yml
+
+stop-project: ## Stop the lab machine; a start brings it back as it was
+	$(lab_playbook) -e lab_machine_state=stopped
+
+destroy-project: ## Remove the lab machine and all that it changed on this host
+	@[ ! -x .venv/bin/ansible-playbook ] || $(lab_playbook) -e lab_machine_state=absent
+	rm -rf .lab/lab .lab/ports.mk certs/ca.crt certs/ca.key certs/lab.crt
+
+.PHONY: check-host check-ports packages base-tree
+check-host:
+	@scripts/check-host
+check-ports:
+	@scripts/check-host $(ports)
+packages:
+	@scripts/install-packages
+base-tree:
+	@$(lab_playbook) -e lab_machine_state=prepared
+
+# --- looking at it ---
+
+.PHONY: ssh status logs test-api test-api-debug
+ssh: ## Log in to the lab machine; CMD="…" runs a command there
+	@$(ssh_lab) $(CMD)
+
+status: ## What runs in the lab machine
+	@$(ssh_lab) 'sudo vmlops-api status; systemctl list-units --no-legend --plain "vmlops-*" nginx "prometheus*" "grafana*" mtail'
+
+logs: ## Follow the journal of the system's services in the lab machine
+	@$(ssh_lab) sudo journalctl --follow --lines=50 --unit='vmlops-*' --unit=nginx --unit='prometheus*' --unit='grafana*' --unit=mtail
+
+test-api: ## Ask the running system for a prediction
+	@$(curl_predict)
+
+test-api-debug: ## The same from the debug version
+	@$(curl_predict) -H 'X-Experiment-Group: debug'
+
+# --- releases ---
+
+.PHONY: deploy rollback
+deploy: ## Roll out the model and application as they stand to ENVIRONMENT
+	ansible-playbook -i inventory/$(ENVIRONMENT) playbooks/deploy.yml
+
+rollback: ## Go back to the release before
+	ansible-playbook -i inventory/$(ENVIRONMENT) playbooks/rollback.yml
+
+# --- the model ---
+
+.PHONY: model
+model: .venv/control ## Train, evaluate and compile; DATA=path for other data
+	python -m model --data $(DATA)
+
+model/artifacts/manifest.json: data/tweet_emotions.csv $(wildcard model/*.py) app/scorer.py app/artifact.py requirements/train.txt | .venv/control
+	python -m model --data $(DATA)
+
+# --- checks ---
+
+.PHONY: test lint unit molecule
+test: check-host build-project lint unit molecule ## Check everything; what runs already is not touched
+	@echo "All checks passed."
+
+lint: .venv/test ## ruff, mypy, yamllint, ansible-lint
+	ruff check .
+	ruff format --check .
+	mypy app model roles tests
+	yamllint --strict .
+	ansible-lint --offline
+
+unit: .venv/test build/tools/.fetched ## Unit tests and rendered templates, without a machine
+	pytest
+
+molecule: .venv/test ## The roles on a throw-away machine
+	molecule test
+
+# --- made files ---
+
+.venv/control: requirements/bootstrap.txt requirements/control.txt requirements/train.txt
+	@scripts/make-venv requirements/control.txt requirements/train.txt
+	@touch $@
+
+.venv/test: requirements/test.txt requirements/api.txt .venv/control
+	@scripts/make-venv requirements/control.txt requirements/train.txt requirements/api.txt requirements/test.txt
+	@touch $@
+
+build/tools/.fetched: scripts/fetch-tools | packages
+	@scripts/fetch-tools
+	@touch $@
+
+.PHONY: clean
+clean: ## Remove what was built, but neither machines nor certificates
+	rm -rf build model/artifacts model/report .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

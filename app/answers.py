@@ -1,0 +1,26 @@
+"""What a handler gives back: a status, headers and bytes, made once and sent as they are."""
+
+from __future__ import annotations
+
+import json
+from typing import NamedTuple
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+JSON = b"application/json"
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: Headers
+    body: bytes
+
+    @classmethod
+    def of(cls, status: int, body: bytes, media_type: bytes = JSON, headers: Headers = ()) -> Answer:
+        length = str(len(body)).encode()
+        return cls(status, ((b"content-type", media_type), (b"content-length", length), *headers), body)
+
+
+def to_json(document: object) -> bytes:
+    """Compact, in UTF-8. Raises ValueError on a number that JSON does not have."""
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()

@@ -1,0 +1,71 @@
+"""`python -m app.check DIRECTORY`: would this release serve this model?
+
+Loads the model with every check and has both versions answer requests, without opening a socket. The deployment runs
+it on the target, with the release's own interpreter, before any replica restarts. One line, and exit code 0 or 1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import sys
+from pathlib import Path
+from time import perf_counter
+from typing import Any, get_args
+
+from app.engine import Engine, load_engine
+from app.factory import create_app
+from app.settings import SHARED_MEMORY, Settings, Version
+
+SENTENCE = "Oh yeah, that was soooo cool!"
+# FastAPI is part of the release, and so is what only gunicorn imports; the servers would miss them late.
+REQUESTS = (("GET", "/openapi.json"), ("GET", "/docs/swagger-ui.css"), ("POST", "/predict"))
+SERVER = ("app.worker", "uvloop", "httptools")
+
+
+async def ask(settings: Settings, engine: Engine) -> str:
+    """The label that the API gives. Raises RuntimeError where any answer is not 200."""
+    app = create_app(settings, engine)
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": json.dumps({"sentence": SENTENCE}).encode()}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    for method, path in REQUESTS:
+        sent.clear()
+        headers = [(b"content-type", b"application/json")]
+        scope = {"type": "http", "method": method, "path": path, "query_string": b"", "headers": headers}
+        await app(scope, receive, send)
+        if sent[0]["status"] != 200:
+            raise RuntimeError(f"{method} {path} answered {sent[0]['status']}")
+    label: str = json.loads(sent[1]["body"])["prediction"]
+    return label
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 1:
+        print("usage: python -m app.check DIRECTORY", file=sys.stderr)
+        return 2
+    started = perf_counter()
+    directory = Path(arguments[0])
+    try:
+        for module in SERVER:
+            importlib.import_module(module)
+        engine = load_engine(directory)
+        for version in get_args(Version):
+            settings = Settings(version, "127.0.0.1:0", "check", directory, "check", "error", SHARED_MEMORY)
+            label = asyncio.run(ask(settings, engine))
+    except Exception as error:  # whatever it is, the release must not be served
+        print(f"{directory}: refused: {error or repr(error)}", file=sys.stderr)
+        return 1
+    took = perf_counter() - started
+    print(f"{directory}: {engine.name} model {engine.model_version} answers {label!r} ({took:.2f} s)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

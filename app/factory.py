@@ -1,0 +1,42 @@
+"""How a replica is put together."""
+
+from __future__ import annotations
+
+import logging
+
+from app.asgi import Application, ASGIApp
+from app.engine import Engine
+from app.handlers import fast_routes
+from app.metrics import Metrics
+from app.predictor import Predictor
+from app.settings import Settings
+
+_log = logging.getLogger("vmlops.replica")
+
+
+def create_app(settings: Settings, engine: Engine) -> Application:
+    """Raises ArtifactError where the model's manifest has no baseline."""
+    about = {
+        "version": settings.version,
+        "model_version": engine.model_version,
+        "release": settings.release,
+        "engine": engine.name,
+        "instance": settings.instance,
+    }
+    metrics = Metrics(settings, engine)
+    predictor = Predictor(settings, engine, metrics)
+    fast = fast_routes(predictor, metrics)
+
+    def make_framework() -> ASGIApp:
+        from app.routes import framework  # the import is what costs: see asgi.py
+
+        return framework(about, predictor, fast)
+
+    def start() -> None:
+        predictor.warm_up()
+        _log.info("started", extra={"fields": about})
+
+    def stop() -> None:
+        _log.info("stopped", extra={"fields": about})
+
+    return Application(fast, make_framework, metrics, start, stop)

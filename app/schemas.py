@@ -1,0 +1,137 @@
+"""What clients send and get, in one place: these models validate the input and are the OpenAPI document.
+
+The answers are written by hand in predictor.py, for speed; a test holds them against these models.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+SENTENCE_BYTES = 8192  # in UTF-8
+BATCH_SENTENCES = 256
+# JSON may spell a byte of text as six (\u0001): the longest sentence in its longest spelling, and room for the rest.
+PREDICT_BODY_BYTES = 64 * 1024
+# 256 of the longest sentences in UTF-8 are 2 MiB; as \uXXXX escapes, which many clients send, at most 6 MiB.
+BATCH_BODY_BYTES = 8 * 1024 * 1024
+
+TOO_LONG = "sentence_too_long"  # the type of the error that becomes 413
+LONGEST = f"must not be longer than {SENTENCE_BYTES} bytes in UTF-8"
+BLANK = "must have something other than white space"
+
+
+def check_sentence(text: str) -> str:
+    """Raises PydanticCustomError on what the types cannot say."""
+    # UTF-8 takes at most four bytes a character: most sentences need not be encoded to be measured.
+    if len(text) > SENTENCE_BYTES // 4 and len(text.encode()) > SENTENCE_BYTES:
+        raise PydanticCustomError(TOO_LONG, LONGEST)
+    if not text or text.isspace():
+        raise PydanticCustomError("sentence_blank", BLANK)
+    return text
+
+
+Text = Annotated[
+    str,
+    AfterValidator(check_sentence),
+    Field(json_schema_extra={"minLength": 1, "maxLength": SENTENCE_BYTES, "pattern": r"\S"}),
+]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Sentence(BaseModel):
+    """A text to classify."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"sentence": "Oh yeah, that was soooo cool!"}]},
+    )
+
+    sentence: Text = Field(description=f"At most {SENTENCE_BYTES} bytes in UTF-8, and not only white space.")
+
+
+class Sentences(BaseModel):
+    """Texts to classify in one request."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"sentences": ["Oh yeah, that was soooo cool!", "my train is late again"]}]},
+    )
+
+    sentences: Annotated[list[Text], Field(min_length=1, max_length=BATCH_SENTENCES)]
+
+
+class Label(BaseModel):
+    prediction: str = Field(description="The most probable of the model's labels.", examples=["happiness"])
+
+
+class Prediction(Label):
+    """The answer of v1."""
+
+    model_version: str = Field(examples=["3f9c2a7be014"])
+
+
+class NGram(BaseModel):
+    ngram: str
+    weight: float = Field(description="What it adds to the logit of the predicted label.")
+
+
+class Explained(Label):
+    """A label and the probabilities behind it."""
+
+    prediction_proba_dict: dict[str, Share] = Field(description="Every label; they sum to 1.")
+
+
+class DebugPrediction(Prediction, Explained):
+    """The answer of v2."""
+
+    top_ngrams: list[NGram] = Field(description="Those that weighed most for or against the label, heaviest first.")
+    engine: str = Field(examples=["compiled"])
+    instance: str = Field(description="The replica that answered.", examples=["v2@8101"])
+    elapsed_ms: float = Field(ge=0, description="Validation and scoring.")
+
+
+class Predictions(BaseModel):
+    """The answer of v1 to a batch, in the order of the sentences."""
+
+    predictions: list[Label]
+    model_version: str
+
+
+class DebugPredictions(BaseModel):
+    """The answer of v2 to a batch, in the order of the sentences."""
+
+    predictions: list[Explained]
+    model_version: str
+    engine: str
+    instance: str
+    elapsed_ms: float = Field(ge=0)
+
+
+class FieldReason(BaseModel):
+    field: str = Field(examples=["sentences[3]"])
+    reason: str = Field(examples=[BLANK])
+
+
+class ProblemDocument(BaseModel):
+    """Every error (RFC 9457)."""
+
+    type: str = Field(examples=["about:blank"])
+    title: str
+    status: int
+    detail: str
+    request_id: str
+    errors: list[FieldReason] | None = None
+
+
+class Health(BaseModel):
+    status: str = Field(examples=["ok"])
+
+
+class VersionDocument(BaseModel):
+    """What runs here."""
+
+    version: str = Field(examples=["v1"])
+    model_version: str
+    release: str
+    engine: str
+    instance: str

@@ -1,0 +1,27 @@
+"""The gunicorn worker: uvicorn with nothing on that nginx does already."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import uvicorn.lifespan.on
+import uvicorn.loops.uvloop  # here, so that the master has it before it forks: what both have is in memory once
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]
+
+KEEPALIVE_SECONDS = 75  # longer than nginx keeps an idle connection (60 s), so that nginx is the one to close it
+DRAIN_SECONDS = 15  # for requests that are being answered when the process is told to stop
+
+
+class Worker(UvicornWorker):  # type: ignore[misc]
+    CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
+        "loop": "uvloop",
+        "http": HttpToolsProtocol,
+        "ws": "none",
+        "interface": "asgi3",
+        "lifespan": "on",
+        "access_log": False,
+        "proxy_headers": False,  # who the client is matters to nginx; here nobody asks, and nobody is believed
+        "server_header": False,
+        "timeout_graceful_shutdown": DRAIN_SECONDS,
+    }

@@ -1,0 +1,112 @@
+"""python -m model --data CSV: train, evaluate, compile. Makes model.joblib, report/ and artifacts/, or nothing."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+from sklearn.dummy import DummyClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from threadpoolctl import threadpool_limits
+
+from app.artifact import sha256
+from app.engine import Engine, load_engine
+from model import dataset, manifest, measures, parity, report, train
+from model.compile import compile_pipeline
+from model.dataset import Dataset
+from model.progress import Progress
+
+
+def compiled(pipeline: Pipeline, directory: Path, data: Dataset) -> Engine:
+    """The engine of a fitted pipeline, its artifacts in `directory`. Raises NotCompilable."""
+    scorer = compile_pipeline(pipeline, directory)
+    manifest.write(directory, "compiled", pipeline.classes_.tolist(), data, scorer=scorer, metrics={}, baseline={})
+    return load_engine(directory)
+
+
+def compared_with(texts: list[str], labels: measures.Labels, held: list[str]) -> dict[str, measures.Floats]:
+    """Probabilities for the held-out texts by what the model has to beat."""
+    before = make_pipeline(
+        TfidfVectorizer(max_features=10_000, ngram_range=(1, 2), stop_words="english"), LogisticRegression(max_iter=500)
+    )
+    return {
+        "majority": DummyClassifier().fit(texts, labels).predict_proba(held),
+        "10,000 words and pairs, no stop words": before.fit(texts, labels).predict_proba(held),
+    }
+
+
+def build(data: Dataset, output: Path, progress: Progress) -> dict[str, Any]:
+    """Makes model.joblib, report/ and artifacts/ in `output`, all or none, and returns the manifest.
+
+    Raises Disparity should the compiled scorer not do what the pipeline does.
+    """
+    texts, held_texts, labels, held = train.split(data.texts, data.labels)
+    with manifest.staging(output) as made:
+        with progress.stage("Tuning"):
+            tuning = train.tune(train.features(), train.classifier, texts, labels, report=progress.detail)
+        with progress.stage("Evaluating on the held-out fifth"):
+            # By the scorer that will serve, so that what is measured is what is served.
+            with tempfile.TemporaryDirectory() as name:
+                scores = compiled(train.fit(texts, labels, tuning), Path(name), data).score_batch(held_texts)
+            p = np.array([score.probabilities for score in scores])
+            others = compared_with(texts, labels, held_texts)
+        with progress.stage("Fitting on all texts"):
+            pipeline = train.fit(data.texts, np.array(data.labels), tuning)
+            joblib.dump(pipeline, made / "model.joblib")
+        with progress.stage("Compiling, and comparing with scikit-learn on every text"):
+            (made / "artifacts").mkdir()
+            engine = compiled(pipeline, made / "artifacts", data)
+            final = manifest.write(
+                made / "artifacts",
+                "compiled",
+                engine.labels,
+                data,
+                scorer=engine.manifest["scorer"],
+                metrics=measures.measure(p, held),
+                baseline=measures.baseline(held_texts, scores, engine.labels),
+                training={
+                    "strength": tuning.strength,
+                    "temperature": tuning.temperature,
+                    "rebalancing": train.REBALANCING,
+                },
+                features=pipeline["classifier"].n_features_in_,
+                parity=parity.check(pipeline, engine, data.texts),
+                source={"name": "model.joblib", "sha256": sha256(made / "model.joblib")},
+            )
+        with progress.stage("Writing the report"):
+            (made / "report").mkdir()
+            report.write(made / "report", data, held, p, others, final)
+    return final
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m model", description="Train, evaluate and compile.")
+    parser.add_argument("--data", type=Path, required=True, help="CSV with the columns sentiment and content")
+    parser.add_argument("--output", type=Path, default=manifest.OUTPUT, help="directory (default: model)")
+    arguments = parser.parse_args()
+    try:
+        data = dataset.read(arguments.data)
+    except dataset.DataError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"{data.path}: {len(data.texts):,} texts, {len(data.counts())} labels", file=sys.stderr)
+    # One thread: sums in one order, so that the same data give the same bytes.
+    with threadpool_limits(1):
+        made = build(data, arguments.output, Progress())
+    m = made["metrics"]
+    print(
+        f"Model {made['model_version']}: accuracy {m['accuracy']:.3f}, macro-F1 {m['macro_f1']:.3f}, "
+        f"ECE {m['ece']:.3f} on held-out texts; see {arguments.output / 'report' / 'README.md'}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,223 @@
+"""A fitted scikit-learn pipeline as the arrays that app.scorer maps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer, TfidfVectorizer
+from sklearn.feature_selection import SelectorMixin
+from sklearn.linear_model import LogisticRegression, RidgeClassifier, SGDClassifier
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.naive_bayes import ComplementNB, MultinomialNB
+from sklearn.pipeline import FeatureUnion, Pipeline
+from sklearn.preprocessing import MaxAbsScaler
+from sklearn.svm import LinearSVC
+
+from app.scorer import NO_KEY, bucket
+
+Floats = NDArray[np.float64]
+Arrays = dict[str, NDArray[Any]]
+
+
+class NotCompilable(Exception):
+    """A pipeline that the scorer's arrays cannot express. The message says which part of it."""
+
+
+class Linear(NamedTuple):
+    """A classifier as probabilities = link(x @ coef.T + intercept), coef (k, f), intercept (k,)."""
+
+    coef: Floats
+    intercept: Floats
+    link: str  # "softmax" or "sigmoid"
+
+
+class Features(NamedTuple):
+    """One vectorizer and how its counts become values."""
+
+    vectorizer: CountVectorizer
+    scale: float  # of FeatureUnion
+    idf: Floats  # (f,), 1 where there is none
+    sublinear_tf: bool
+    norm: str | None
+
+    def form(self) -> dict[str, Any]:
+        """What the scorer asks all vectorizers to have in common."""
+        return {"binary": self.vectorizer.binary, "sublinear_tf": self.sublinear_tf, "norm": self.norm}
+
+
+def compile_pipeline(pipeline: Pipeline, directory: Path) -> dict[str, Any]:
+    """Writes the arrays into `directory` and returns the manifest's entry `scorer`.
+
+    Raises NotCompilable before anything is written.
+    """
+    if not isinstance(pipeline, Pipeline):
+        raise NotCompilable(f"a {type(pipeline).__name__} is not a Pipeline")
+    first, *others = [step for _, step in pipeline.steps[:-1] if step not in (None, "passthrough")] or [None]
+    features = _features(first)
+    if others and type(others[0]) is TfidfTransformer:
+        features = [_weigh(features, others.pop(0))]
+    linear = _linear(pipeline.steps[-1][1])
+    for step in reversed(others):
+        linear = linear._replace(coef=_unfold(linear.coef, step))
+
+    form = features[0].form()
+    if any(other.form() != form for other in features):
+        raise NotCompilable("vectorizers of one union that differ in binary, sublinear_tf or norm")
+    if linear.coef.shape[1] != sum(len(part.idf) for part in features):
+        raise NotCompilable("a classifier that was not fitted on these vectorizers")
+    coef = linear.coef * np.repeat([part.scale for part in features], [len(part.idf) for part in features])
+    intercept = linear.intercept
+    if linear.link == "softmax":
+        # Softmax does not see what all labels have in common, but explanations would show it.
+        coef, intercept = coef - coef.mean(axis=0), intercept - intercept.mean()
+
+    arrays, specs, depth = _trie(features, coef)
+    arrays["intercept"] = intercept
+    for name, array in arrays.items():
+        np.save(directory / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
+    return {**form, "link": linear.link, "longest_ngram": depth, "vectorizers": specs}
+
+
+def _features(step: Any) -> list[Features]:
+    if type(step) is FeatureUnion:
+        scales = step.transformer_weights or {}
+        named = [(name, part) for name, part in step.transformer_list if part not in (None, "drop")]
+        return [part._replace(scale=scales.get(name, 1.0)) for name, union in named for part in _features(union)]
+    if type(step) is Pipeline and len(step.steps) == 1:
+        return _features(step.steps[0][1])
+    if type(step) not in (TfidfVectorizer, CountVectorizer):
+        raise NotCompilable(f"a pipeline that begins with {type(step).__name__}")
+    for option in ("preprocessor", "tokenizer"):
+        if getattr(step, option) is not None:
+            raise NotCompilable(f"a vectorizer with a {option} of its own")
+    if not isinstance(step.analyzer, str) or callable(step.strip_accents) or step.input != "content":
+        raise NotCompilable("a vectorizer with an analyzer, strip_accents or input of its own")
+    size = len(step.vocabulary_)
+    if type(step) is CountVectorizer:
+        return [Features(step, 1.0, np.ones(size), False, None)]
+    return [Features(step, 1.0, step.idf_ if step.use_idf else np.ones(size), step.sublinear_tf, step.norm)]
+
+
+def _weigh(features: list[Features], step: TfidfTransformer) -> Features:
+    if len(features) > 1 or type(features[0].vectorizer) is not CountVectorizer:
+        raise NotCompilable("a TfidfTransformer that follows anything but one CountVectorizer")
+    idf = step.idf_ if step.use_idf else features[0].idf
+    return features[0]._replace(idf=idf, sublinear_tf=step.sublinear_tf, norm=step.norm)
+
+
+def _unfold(coef: Floats, step: Any) -> Floats:
+    """The coefficients on the features before `step`."""
+    if isinstance(step, SelectorMixin):
+        support = step.get_support()
+        before = np.zeros((len(coef), len(support)))
+        before[:, support] = coef
+        return before
+    if type(step) is MaxAbsScaler:
+        return coef / step.scale_
+    raise NotCompilable(f"a {type(step).__name__} between the vectorizers and the classifier")
+
+
+def _linear(classifier: Any) -> Linear:
+    kind = type(classifier)
+    if kind is LogisticRegression:
+        if len(classifier.classes_) == 2:
+            return _of_two(classifier.coef_, classifier.intercept_)
+        return Linear(classifier.coef_, classifier.intercept_, "softmax")
+    if kind is MultinomialNB:
+        return Linear(classifier.feature_log_prob_, classifier.class_log_prior_, "softmax")
+    if kind is ComplementNB and len(classifier.classes_) > 1:
+        return Linear(classifier.feature_log_prob_, np.zeros(len(classifier.classes_)), "softmax")
+    if kind is SGDClassifier and classifier.loss == "log_loss":
+        if len(classifier.classes_) == 2:
+            return _of_two(classifier.coef_, classifier.intercept_)
+        return Linear(classifier.coef_, classifier.intercept_, "sigmoid")
+    if kind is OneVsRestClassifier and all(type(e) is LogisticRegression for e in classifier.estimators_):
+        coef = np.concatenate([estimator.coef_ for estimator in classifier.estimators_])
+        intercept = np.concatenate([estimator.intercept_ for estimator in classifier.estimators_])
+        return Linear(coef, intercept, "sigmoid") if len(coef) > 1 else _of_two(coef, intercept)
+    if kind is CalibratedClassifierCV and len(classifier.calibrated_classifiers_) == 1:
+        return _calibrated(classifier.calibrated_classifiers_[0])
+    raise NotCompilable(f"a {kind.__name__}" + (" of several models" if kind is CalibratedClassifierCV else ""))
+
+
+def _of_two(coef: Floats, intercept: Floats) -> Linear:
+    """The sigmoid of one score is the softmax of it and 0."""
+    return Linear(np.vstack([np.zeros_like(coef), coef]), np.concatenate([[0.0], intercept]), "softmax")
+
+
+def _calibrated(fitted: Any) -> Linear:
+    base = fitted.estimator
+    if type(base) not in (LogisticRegression, LinearSVC, RidgeClassifier, SGDClassifier) or len(fitted.classes) == 2:
+        raise NotCompilable(f"a CalibratedClassifierCV of {type(base).__name__} with {len(fitted.classes)} labels")
+    if fitted.method == "temperature":
+        factor = float(fitted.calibrators[0].beta_)
+        return Linear(base.coef_ * factor, base.intercept_ * factor, "softmax")
+    if fitted.method == "sigmoid":
+        slope = -np.array([calibrator.a_ for calibrator in fitted.calibrators])
+        shift = -np.array([calibrator.b_ for calibrator in fitted.calibrators])
+        return Linear(base.coef_ * slope[:, np.newaxis], base.intercept_ * slope + shift, "sigmoid")
+    raise NotCompilable(f"a CalibratedClassifierCV with method={fitted.method!r}")
+
+
+def _symbols(term: str, vectorizer: CountVectorizer) -> tuple[str, ...]:
+    shortest, longest = vectorizer.ngram_range
+    symbols = tuple(term.split(" ")) if vectorizer.analyzer == "word" else tuple(term)
+    whole_word = vectorizer.analyzer == "char_wb" and term.startswith(" ") and term.endswith(" ")
+    if not (shortest <= len(symbols) <= longest or (whole_word and len(symbols) < shortest)):
+        raise NotCompilable(f"the feature {term!r}, which has not {shortest} to {longest} parts")
+    return symbols
+
+
+def _trie(features: Sequence[Features], coef: Floats) -> tuple[Arrays, list[dict[str, Any]], int]:
+    """Arrays, each vectorizer's entry in the manifest, and the length of the longest n-gram. See app.scorer."""
+    arrays: Arrays = {}
+    specs: list[dict[str, Any]] = []
+    numbers: list[dict[str, int]] = []  # of each vectorizer's symbols
+    ngrams: list[tuple[int, tuple[str, ...]]] = []  # in the order of coef's columns: vectorizer, symbols
+    first = 0
+    for i, part in enumerate(features):
+        vectorizer = part.vectorizer
+        vocabulary = vectorizer.vocabulary_
+        terms = [_symbols(term, vectorizer) for term in sorted(vocabulary, key=vocabulary.__getitem__)]
+        ngrams += [(i, term) for term in terms]
+        text, starts, buckets, order = _lexicon({symbol for term in terms for symbol in term})
+        arrays |= {f"text{i}": text, f"starts{i}": starts, f"buckets{i}": buckets}
+        numbers.append({symbol: first + place for place, symbol in enumerate(order)})
+        stop_words = vectorizer.get_stop_words() if vectorizer.analyzer == "word" else None
+        spec = {name: getattr(vectorizer, name) for name in ("analyzer", "lowercase", "strip_accents", "token_pattern")}
+        specs.append({**spec, "stop_words": sorted(stop_words or ()), "first": first})
+        first += len(order)
+
+    # A level at a time: a node's number, which the next level's keys are made of, is its key's place in the order of all.
+    nodes = {(i, (symbol,)): number for i, table in enumerate(numbers) for symbol, number in table.items()}
+    keys: list[int] = []
+    depth = max(len(symbols) for _, symbols in ngrams)
+    for n in range(2, depth + 1):
+        beginnings = {(i, symbols[:n]) for i, symbols in ngrams if len(symbols) >= n}
+        level = sorted((nodes[i, part[:-1]] << 32 | numbers[i][part[-1]], i, part) for i, part in beginnings)
+        nodes |= {(i, part): first + len(keys) + place for place, (_, i, part) in enumerate(level)}
+        keys += [key for key, _, _ in level]
+
+    rows = np.array([nodes[ngram] for ngram in ngrams])
+    idf, weights = np.zeros(len(nodes)), np.zeros((len(nodes), len(coef)))
+    idf[rows], weights[rows] = np.concatenate([part.idf for part in features]), coef.T
+    vectorizer_of = np.zeros(len(nodes), dtype=np.uint8)
+    vectorizer_of[list(nodes.values())] = [i for i, _ in nodes]
+    arrays |= {"keys": np.array([*keys, NO_KEY]), "idf": idf, "weights": weights, "vectorizer": vectorizer_of}
+    return arrays, specs, depth
+
+
+def _lexicon(symbols: set[str]) -> tuple[NDArray[np.uint8], NDArray[np.uint32], NDArray[np.uint32], list[str]]:
+    """Text, starts and buckets of app.scorer.Lexicon, and the symbols in their order there."""
+    size = 1 << max(len(symbols) - 1, 1).bit_length()
+    homes = {symbol: bucket(symbol.encode("utf-8", "surrogatepass"), size) for symbol in symbols}
+    order = sorted(symbols, key=lambda symbol: (homes[symbol], symbol))
+    encoded = [symbol.encode("utf-8", "surrogatepass") for symbol in order]
+    starts = np.cumsum([0, *map(len, encoded)]).astype(np.uint32)
+    buckets = np.searchsorted([homes[symbol] for symbol in order], np.arange(size + 1)).astype(np.uint32)
+    return np.frombuffer(b"".join(encoded), dtype=np.uint8), starts, buckets, order

@@ -1,0 +1,106 @@
+"""The machine under test, over real HTTPS and over SSH.
+
+VMLOPS_CONTROL_DIR names the folder that the role lab_machine wrote (ssh_config, keys); molecule sets it, the default is the
+machine of `make start-project`.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import testinfra
+import yaml
+
+PROJECT = Path(__file__).parents[2]
+SENTENCE = {"sentence": "Oh yeah, that was soooo cool!"}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where the machine is and what it is meant to run.
+
+    Attributes:
+        name: host name in the inventory.
+        address: its address on the network of the host and the machine.
+        ca_file: the certificate that verifies the gateway's.
+        ssh_config: configuration with which ``ssh name`` reaches it.
+        ports: ``vmlops_ports`` of inventory/stack.yml.
+        instances: names such as ``v1@8001``, from ``vmlops_instances`` of inventory/stack.yml.
+        credentials: account of the gateway.
+    """
+
+    name: str
+    address: str
+    ca_file: Path
+    ssh_config: Path
+    ports: dict[str, int]
+    instances: list[str]
+    credentials: tuple[str, str]
+
+    def client(self, **options: Any) -> httpx.Client:
+        """Return a client of the gateway that verifies its certificate; ``options`` go to httpx.Client."""
+        options = {"auth": self.credentials, "timeout": 10, **options}
+        context = ssl.create_default_context(cafile=str(self.ca_file))
+        return httpx.Client(base_url=f"https://{self.address}", verify=context, **options)
+
+
+@pytest.fixture(scope="session")
+def machine() -> Machine:
+    control = Path(os.environ.get("VMLOPS_CONTROL_DIR", PROJECT / ".lab/lab"))
+    assert (control / "ssh_config").exists(), f"{control}/ssh_config is missing: run `make start-project` or `molecule converge`"
+    words = (control / "ssh_config").read_text().split()
+    own_ca = control / "certs/ca.crt"
+    stack = yaml.safe_load((PROJECT / "inventory/stack.yml").read_text())
+    return Machine(
+        name=words[1],
+        address=words[words.index("HostName") + 1],
+        ca_file=own_ca if own_ca.exists() else PROJECT / "certs/ca.crt",
+        ssh_config=control / "ssh_config",
+        ports=stack["vmlops_ports"],
+        instances=[f"{instance['version']}@{instance['port']}" for instance in stack["vmlops_instances"]],
+        credentials=("admin", "admin"),
+    )
+
+
+@pytest.fixture(scope="session")
+def host(machine: Machine) -> Any:
+    """The machine as testinfra sees it, as root."""
+    return testinfra.get_host(f"ssh://{machine.name}", ssh_config=str(machine.ssh_config), sudo=True, controlpersist=60)
+
+
+@pytest.fixture(scope="session")
+def client(machine: Machine) -> Iterator[httpx.Client]:
+    with machine.client() as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def eventually() -> Callable[..., Any]:
+    """Return a function that polls ``probe`` until it returns something true, and fails with its last value."""
+    import time
+
+    def poll(probe: Callable[[], Any], what: str, seconds: float = 30) -> Any:
+        deadline = time.monotonic() + seconds
+        while not (value := probe()):
+            assert time.monotonic() < deadline, f"not within {seconds} s: {what}; last: {value!r}"
+            time.sleep(0.1)
+        return value
+
+    return poll
+
+
+@pytest.fixture
+def rested(client: httpx.Client, eventually: Callable[..., Any]) -> None:
+    """Wait until an earlier test's requests are forgotten by the rate limit: a whole burst is free again."""
+
+    def burst_is_free() -> bool:
+        return client.post("/predict", json=SENTENCE).status_code == 200
+
+    eventually(burst_is_free, "a prediction is not limited")

@@ -1,0 +1,127 @@
+"""A lab machine from nothing to nothing: what it changes on the host is taken back, and what a killed run left is healed.
+
+Runs the real role with a machine of its own (about half a minute once the base tree is there).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+SUDO = [] if os.geteuid() == 0 else ["sudo"]
+
+
+class Lab:
+    """A machine of this test's own, made by playbooks/lab.yml."""
+
+    def __init__(self, control: Path) -> None:
+        self.control = control
+        self.name = f"vml-{hashlib.sha256(str(control).encode()).hexdigest()[:8]}"
+        self.before: dict[str, Any] = {}
+        self.variables = {
+            "lab_machine_seed": str(control),
+            "lab_machine_control_dir": str(control),
+            "lab_machine_forwarded_ports": [],
+        }
+
+    def bring(self, state: str) -> str:
+        """Run the playbook and return the host's line of its recap."""
+        variables = json.dumps({**self.variables, "lab_machine_state": state})
+        command = ["ansible-playbook", "-i", "inventory/lab", "playbooks/lab.yml", "-e", variables]
+        result = subprocess.run(command, cwd=PROJECT, check=False, capture_output=True, text=True)
+        assert result.returncode == 0, result.stdout + result.stderr
+        return next(line for line in result.stdout.splitlines() if "changed=" in line)
+
+    def ssh(self, command: str) -> str:
+        call = ["ssh", "-F", str(self.control / "ssh_config"), "lab", command]
+        result = subprocess.run(call, check=False, capture_output=True, text=True, timeout=30)
+        assert result.returncode == 0, result.stderr
+        return result.stdout.strip()
+
+
+def output(*command: str) -> list[str]:
+    return subprocess.run([*SUDO, *command], check=True, capture_output=True, text=True).stdout.splitlines()
+
+
+def host_state() -> dict[str, Any]:
+    """What a machine could leave behind; other machines of this host are in it before and after."""
+    return {
+        "mounts": sorted(output("findmnt", "-rno", "TARGET")),
+        "devices": sorted(line.split()[0] for line in output("ip", "-br", "link")),
+        "addresses": sorted(line.split()[3] for line in output("ip", "-o", "-4", "addr")),
+        "tables": sorted(output("nft", "list", "tables")),
+        "forwarding": output("sysctl", "-n", "net.ipv4.ip_forward"),
+        "supervisors": len([line for line in output("ps", "-eo", "args") if line.startswith("systemd-nspawn ")]),
+        "cgroups": sorted(line for line in output("find", "/sys/fs/cgroup", "-maxdepth", "2", "-name", "vml-*")),
+        "runtime": sorted(output("sh", "-c", "ls /run/vmlops 2>/dev/null || true")),
+        "trees": sorted(output("ls", "/var/lib/vmlops")),
+    }
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """A started machine, and in ``lab.before`` what the host was like without it."""
+    lab = Lab(tmp_path_factory.mktemp("lab") / "control")
+    lab.bring("prepared")  # the base tree stays on purpose
+    lab.before = host_state()
+    lab.bring("started")
+    yield lab
+    lab.bring("absent")
+
+
+def supervisor(lab: Lab) -> str:
+    pids = output("pgrep", "-f", f"^systemd-nspawn .*--machine={lab.name} ")
+    assert len(pids) == 1, pids
+    return pids[0]
+
+
+def test_started_machine_is_left_alone(lab: Lab) -> None:
+    assert lab.ssh("cat /proc/1/comm") == "systemd"
+    assert "changed=0" in lab.bring("started")
+
+
+def test_stopped_machine_leaves_its_tree_only_and_comes_back_as_it_was(lab: Lab) -> None:
+    lab.ssh("echo kept | sudo tee /var/lib/kept")
+    lab.bring("stopped")
+    assert host_state() == {**lab.before, "trees": sorted([*lab.before["trees"], lab.name])}
+    lab.bring("started")
+    assert lab.ssh("cat /var/lib/kept") == "kept"
+
+
+def half_made_tree(lab: Lab) -> None:
+    output("mkdir", "-p", f"/var/lib/vmlops/{lab.name}/root.part/etc")
+    output("mv", f"/var/lib/vmlops/{lab.name}/root", f"/var/lib/vmlops/{lab.name}/gone")
+    killed_supervisor(lab)
+
+
+def killed_supervisor(lab: Lab) -> None:
+    output("kill", "-KILL", supervisor(lab))
+
+
+def lost_address(lab: Lab) -> None:
+    output("ip", "addr", "flush", "dev", lab.name)
+
+
+def lost_table(lab: Lab) -> None:
+    output("nft", "delete", "table", "ip", lab.name)
+
+
+@pytest.mark.parametrize("damage", [half_made_tree, killed_supervisor, lost_address, lost_table])
+def test_what_a_killed_run_left_behind_is_healed(lab: Lab, damage: Callable[[Lab], None]) -> None:
+    damage(lab)
+    lab.bring("started")
+    assert lab.ssh("cat /proc/1/comm") == "systemd"
+
+
+def test_removed_machine_leaves_nothing(lab: Lab) -> None:
+    lab.bring("absent")
+    assert host_state() == lab.before
+    assert not lab.control.exists()

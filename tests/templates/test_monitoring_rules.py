@@ -1,0 +1,197 @@
+"""Every alert fires when it should and is silent when it should be: Prometheus's own unit tests of the rendered rules."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+
+from tests.templates.render import ROOT, render
+
+PROMTOOL = ROOT / "build/tools/usr/bin/promtool"
+JOBS = ("api", "node", "nginx", "edge", "prometheus", "alertmanager")
+V1 = '{version="v1", route="/predict", code="%s"}'
+DISK = '{host="lab", mountpoint="/", fstype="ext4"}'
+
+
+class Case(NamedTuple):
+    """Series in promtool's notation (one sample a minute), and how many alerts of the name they make fire at `at`."""
+
+    alert: str
+    series: dict[str, str]
+    firing: int
+    at: str = "20m"
+
+
+def requests(**rates: int) -> dict[str, str]:
+    """Requests to /predict of v1: how many more of each code a minute."""
+    return {"edge_requests_total" + V1 % code.strip("_"): f"0+{rate}x2000" for code, rate in rates.items()}
+
+
+def durations(within: int, all_: int) -> dict[str, str]:
+    name = 'edge_request_duration_seconds_%s{version="v1", route="/predict"%s}'
+    return {
+        name % ("bucket", ', le="0.25"'): f"0+{within}x2000",
+        name % ("bucket", ', le="+Inf"'): f"0+{all_}x2000",
+        name % ("count", ""): f"0+{all_}x2000",
+    }
+
+
+def replicas(version: str, *values: str) -> dict[str, str]:
+    return {f'up{{job="api", version="{version}", replica="{i}"}}': value for i, value in enumerate(values)}
+
+
+def served(*rates: int) -> dict[str, str]:
+    name = 'vmlops_requests_total{version="v1", replica="%d", route="/predict", code="200"}'
+    return {name % i: f"0+{rate}x400" for i, rate in enumerate(rates)}
+
+
+DOWN, UP = "0x400", "1x400"
+CASES = [
+    Case("Watchdog", {}, 1),
+    Case("TargetDown", {'up{job="node", instance="a"}': DOWN, 'up{job="edge", instance="a"}': UP}, 1),
+    Case("TargetDown", {'up{job="node", instance="a"}': "1 0 0 0 0 1x400"}, 0),
+    Case("ScrapeAbsent", {f'up{{job="{job}"}}': UP for job in JOBS if job != "edge"}, 1),
+    Case("ScrapeAbsent", {f'up{{job="{job}"}}': DOWN for job in JOBS}, 0),
+    Case("EdgeLogUnread", {'nginx_http_requests_total{host="lab"}': "0+150x400"}, 1),
+    Case("EdgeLogUnread", {"edge_unparsed_lines_total": "0+1x400"}, 1),
+    Case("EdgeLogUnread", {'nginx_http_requests_total{host="lab"}': "0+150x400",
+                           'edge_requests_total{host="lab", code="200"}': "0+149x400",
+                           "edge_unparsed_lines_total": "0x400"}, 0),
+    Case("ConfigReloadFailed", {"prometheus_config_last_reload_successful": DOWN,
+                                "alertmanager_config_last_reload_successful": DOWN}, 1),
+    Case("ConfigReloadFailed", {"prometheus_config_last_reload_successful": UP}, 0),
+    Case("RuleEvaluationFailing", {'prometheus_rule_evaluation_failures_total{rule_group="edge"}': "0+1x400"}, 1),
+    Case("RuleEvaluationFailing", {'prometheus_rule_evaluation_failures_total{rule_group="edge"}': "7x400"}, 0),
+    Case("NotificationsFailing", {'prometheus_notifications_dropped_total{job="prometheus"}': "0+1x400"}, 1),
+    Case("NotificationsFailing", {'alertmanager_notifications_failed_total{job="alertmanager"}': "0+1x400"}, 1),
+    Case("NotificationsFailing", {'prometheus_notifications_dropped_total{job="prometheus"}': "7x400"}, 0),
+    Case("ReplicaDown", replicas("v1", UP, DOWN, UP), 1),
+    Case("ReplicaDown", replicas("v1", UP, UP, UP) | replicas("v2", DOWN), 0),
+    Case("ReplicaDown", replicas("v1", "1 1 1 1 0x400", UP), 0, at="5m"),
+    Case("AllReplicasDown", replicas("v1", DOWN, DOWN, DOWN), 1, at="2m"),
+    Case("AllReplicasDown", replicas("v1", DOWN, DOWN, UP) | replicas("v2", DOWN), 0),
+    Case("DebugVersionDown", replicas("v1", UP) | replicas("v2", DOWN), 1),
+    Case("DebugVersionDown", replicas("v1", DOWN) | replicas("v2", DOWN, UP), 0),
+    Case("ReplicaSkew", served(300, 90, 300), 1),
+    Case("ReplicaSkew", served(300, 300) | replicas("v1", UP, UP, UP), 1),  # the third one is never asked
+    Case("ReplicaSkew", served(300, 200, 250), 0),
+    Case("ReplicaSkew", served(3, 1, 9), 0),
+    Case("MixedModelVersions", {f'vmlops_model_info{{version="v1", model_version="{v}"}}': UP for v in "ab"}, 1),
+    Case("MixedModelVersions", {f'vmlops_model_info{{version="{v}", model_version="{v}"}}': UP for v in "ab"}, 0),
+    Case("PredictionDrift", {'vmlops_drift_psi{version="v1", distribution="label"}': "0.3x400"}, 1, at="40m"),
+    Case("PredictionDrift", {'vmlops_drift_psi{version="v1", distribution="label"}': "0.2x400"}, 0, at="40m"),
+    Case("NginxDown", {'nginx_up{host="lab"}': DOWN}, 1, at="2m"),
+    Case("NginxDown", {'nginx_up{host="lab"}': UP}, 0),
+    # 10 % errors are 20 times the budget of 0.5 %: both pages and the ticket.
+    Case("ErrorBudgetBurn", requests(_200=90, _502=10), 3, at="90m"),
+    # 4 % are 8 times the budget: too slow for the one hour window.
+    Case("ErrorBudgetBurn", requests(_200=96, _502=4), 2, at="7h"),
+    # 1 % is twice the budget: a ticket.
+    Case("ErrorBudgetBurn", requests(_200=99, _502=1), 1, at="8h"),
+    Case("ErrorBudgetBurn", requests(_200=999, _502=1), 0, at="8h"),
+    # Turned away is neither good nor bad: 10 % of the rest fail.
+    Case("ErrorBudgetBurn", requests(_200=9, _502=1, _429=500, _401=500), 3, at="90m"),
+    Case("ErrorBudgetBurn", requests(_200=100, _429=500, _401=500), 0, at="90m"),
+    # Half of a handful fail, then it is over.
+    Case("ErrorBudgetBurn", {"edge_requests_total" + V1 % code: "0 1 2 3 4 5 5x400" for code in ("200", "502")}, 0, at="10m"),
+    # An hour of errors ended an hour ago: nobody is paged any more, the ticket stays.
+    Case("ErrorBudgetBurn", {"edge_requests_total" + V1 % 200: "0+90x2000",
+                             "edge_requests_total" + V1 % 502: "0+10x60 600x2000"}, 1, at="2h"),
+    Case("ErrorBudgetBurn", durations(within=20, all_=100), 3, at="90m"),
+    Case("ErrorBudgetBurn", durations(within=98, all_=100), 0, at="90m"),
+    Case("RateLimited", requests(_200=180, _429=60), 1, at="30m"),
+    Case("RateLimited", requests(_200=960, _429=60), 0, at="30m"),
+    Case("RateLimited", requests(_200=1, _429=1), 0, at="30m"),
+    Case("WrongPasswords", requests(_401=90), 1),
+    Case("WrongPasswords", requests(_401=10, _403=90), 0),
+    Case("CertificateExpires", {'vmlops_certificate_not_after_timestamp_seconds{host="lab"}': f"{13 * 86400}x400"}, 1),
+    Case("CertificateExpires", {'vmlops_certificate_not_after_timestamp_seconds{host="lab"}': f"{15 * 86400}x400"}, 0),
+    Case("CertificateExpiresNow", {'vmlops_certificate_not_after_timestamp_seconds{host="lab"}': f"{2 * 86400}x400"}, 1),
+    Case("CertificateExpiresNow", {'vmlops_certificate_not_after_timestamp_seconds{host="lab"}': f"{4 * 86400}x400"}, 0),
+    Case("CertificateUnread", {'nginx_up{host="lab"}': "1x1000",
+                               'vmlops_certificate_read_timestamp_seconds{host="lab"}': "0x1000"}, 1, at="3h"),
+    Case("CertificateUnread", {'nginx_up{host="lab"}': UP}, 1),
+    Case("CertificateUnread", {'nginx_up{host="lab"}': UP,
+                               'vmlops_certificate_read_timestamp_seconds{host="lab"}': "0x400"}, 0),
+    Case("UnitFailed", {'node_systemd_unit_state{name="nginx.service", state="failed"}': UP}, 1),
+    Case("UnitFailed", {'node_systemd_unit_state{name="nginx.service", state="active"}': UP}, 0),
+    Case("RestartLoop", {'node_systemd_service_restart_total{name="nginx.service"}': "0+1x400"}, 1),
+    Case("RestartLoop", {'node_systemd_service_restart_total{name="nginx.service"}': "0x20 1x400"}, 0),
+    Case("DiskFilling", {"node_filesystem_avail_bytes" + DISK: "190-0.4x2000",
+                         "node_filesystem_size_bytes" + DISK: "1000x2000"}, 1, at="7h"),
+    Case("DiskFilling", {"node_filesystem_avail_bytes" + DISK: "190x2000",
+                         "node_filesystem_size_bytes" + DISK: "1000x2000"}, 0, at="7h"),
+    Case("DiskFull", {"node_filesystem_avail_bytes" + DISK: "40x400", "node_filesystem_size_bytes" + DISK: "1000x400"}, 1),
+    Case("DiskFull", {"node_filesystem_avail_bytes" + DISK: "60x400", "node_filesystem_size_bytes" + DISK: "1000x400"}, 0),
+    Case("MemoryLow", {"node_memory_MemAvailable_bytes": "9x400", "node_memory_MemTotal_bytes": "100x400"}, 1),
+    Case("MemoryLow", {"node_memory_MemAvailable_bytes": "11x400", "node_memory_MemTotal_bytes": "100x400"}, 0),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The rendered rules as production has them (the lab's alerts are quicker), checked by promtool."""
+    directory = tmp_path_factory.mktemp("rules")
+    for name in ("recording.yml", "alerts.yml"):
+        text = render("prometheus", f"etc/prometheus/rules/{name}.j2", prometheus_alert_time_scale=1)
+        (directory / name).write_text(text)
+    promtool("check", "rules", *sorted(directory.glob("*.yml")))
+    return directory
+
+
+def promtool(*arguments: object) -> str:
+    run = subprocess.run([PROMTOOL, *map(str, arguments)], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run.stdout
+
+
+def alerts(rules: Path) -> list[dict[str, Any]]:
+    groups = yaml.safe_load((rules / "alerts.yml").read_text())["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+@pytest.mark.parametrize("case", CASES, ids=[f"{i}-{case.alert}-{case.firing}" for i, case in enumerate(CASES)])
+def test_alert(case: Case, rules: Path, tmp_path: Path) -> None:
+    firing = f'count(ALERTS{{alertname="{case.alert}", alertstate="firing"}}) or vector(0)'
+    test = tmp_path / "test.yml"
+    document = {
+        "rule_files": [str(rules / "recording.yml"), str(rules / "alerts.yml")],
+        "evaluation_interval": "1m",
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": [{"series": series, "values": values} for series, values in case.series.items()],
+                "promql_expr_test": [
+                    {"expr": firing, "eval_time": case.at, "exp_samples": [{"labels": "{}", "value": case.firing}]}
+                ],
+            }
+        ],
+    }
+    test.write_text(yaml.safe_dump(document, sort_keys=False))
+    promtool("test", "rules", test)
+
+
+def test_each_alert_is_seen_firing_and_silent(rules: Path) -> None:
+    names = {rule["alert"] for rule in alerts(rules)}
+    assert names == {case.alert for case in CASES if case.firing}
+    assert names - {"Watchdog"} == {case.alert for case in CASES if not case.firing}
+
+
+def test_each_alert_says_what_to_do(rules: Path) -> None:
+    sections = re.findall(r"^## (\w+)$", (ROOT / "docs/runbook.md").read_text(), re.MULTILINE)
+    assert sections == list(dict.fromkeys(rule["alert"] for rule in alerts(rules)))
+    for rule in alerts(rules):
+        assert rule["labels"]["severity"] in {"page", "ticket", "none"}, rule
+        assert rule["annotations"]["summary"].endswith("."), rule
+        assert rule["annotations"]["runbook_url"].endswith(f"#{rule['alert'].lower()}"), rule
+
+
+def test_waiting_times_can_be_scaled() -> None:
+    text = render("prometheus", "etc/prometheus/rules/alerts.yml.j2", prometheus_alert_time_scale=0.1)
+    held = {rule["alert"]: rule.get("for") for group in yaml.safe_load(text)["groups"] for rule in group["rules"]}
+    assert (held["ReplicaDown"], held["AllReplicasDown"], held["Watchdog"]) == ("12s", "3s", None)

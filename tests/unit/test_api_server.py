@@ -1,0 +1,271 @@
+"""The real gunicorn with the real worker: start, signals, idle connections, and where the process writes."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from time import monotonic
+
+import pytest
+
+from app import worker
+
+ROOT = Path(__file__).parents[2]
+NGINX_IDLE_SECONDS = 60
+PATIENCE = 20.0
+
+
+class Server:
+    """gunicorn as the unit starts it, serving the stub engine on a free port."""
+
+    def __init__(self, directory: Path, **environment: str) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port: int = free.getsockname()[1]
+        self.directory = directory
+        self.runtime = directory / "run"
+        self.home = directory / "home"
+        for made in (self.runtime, self.home, directory / "tmp"):
+            made.mkdir()
+        self.log = directory / "log"
+        self.notifications = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.notifications.bind(str(directory / "notify"))
+        self.notifications.settimeout(PATIENCE)
+        self.environment = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(ROOT),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "HOME": str(self.home),
+            "TMPDIR": str(directory / "tmp"),
+            "RUNTIME_DIRECTORY": str(self.runtime),
+            "NOTIFY_SOCKET": str(directory / "notify"),
+            "VMLOPS_VERSION": "v1",
+            "VMLOPS_BIND": f"127.0.0.1:{self.port}",
+            "VMLOPS_INSTANCE": f"v1@{self.port}",
+            "VMLOPS_MODEL_DIR": "/nowhere",
+            **environment,
+        }
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "gunicorn", "--config", "python:app.gunicorn_conf", "tests.unit.stub_api:app"],
+                cwd=self.home,
+                env=self.environment,
+                stderr=log,
+                stdout=log,
+            )
+
+    def wait_ready(self) -> None:
+        assert b"READY=1" in self.notifications.recv(4096)
+        self.until(lambda: self.get("/ready").status == 200)
+
+    def until(self, condition: object) -> None:
+        """Polls: every try is a request, so there is no busy wait to speak of."""
+        deadline = monotonic() + PATIENCE
+        while True:
+            try:
+                if callable(condition) and condition():
+                    return
+            except OSError:
+                pass
+            assert monotonic() < deadline, self.log.read_text()
+            select.select([], [], [], 0.01)
+
+    def connect(self) -> http.client.HTTPConnection:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        connection.connect()
+        return connection
+
+    def get(self, path: str, connection: http.client.HTTPConnection | None = None) -> http.client.HTTPResponse:
+        used = connection or self.connect()
+        used.request("GET", path, headers={} if connection else {"Connection": "close"})
+        response = used.getresponse()
+        response.body = response.read()  # type: ignore[attr-defined]
+        if not connection:
+            used.close()
+        return response
+
+    def series(self, name: str) -> float:
+        response = self.get("/metrics")
+        lines = response.body.decode().splitlines()  # type: ignore[attr-defined]
+        return float(next(line for line in lines if line.startswith(f"{name}{{")).rpartition(" ")[2])
+
+    def worker(self) -> int:
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return int(children[-1]) if children else 0
+
+    def half_a_request(self) -> socket.socket:
+        """A POST /predict without the last byte of its body, which the worker has begun to answer."""
+        client = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
+        client.sendall(
+            b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b'Content-Length: 17\r\n\r\n{"sentence": "x"'
+        )
+        self.until(lambda: self.series("vmlops_requests_in_flight") == 1)
+        return client
+
+    def refuses(self) -> bool:
+        try:
+            self.connect().close()
+        except ConnectionRefusedError:
+            return True
+        return False
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(PATIENCE)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self.notifications.close()
+        print(self.log.read_text())
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    server = Server(tmp_path)
+    try:
+        server.wait_ready()
+        yield server
+    finally:
+        server.close()
+
+
+def answer_to(client: socket.socket) -> bytes:
+    received = b""
+    with client:
+        while chunk := client.recv(65536):
+            received += chunk
+    return received
+
+
+def test_sigterm_in_mid_request(server: Server) -> None:
+    client = server.half_a_request()
+    server.process.send_signal(signal.SIGTERM)
+    server.until(server.refuses)
+    assert server.process.poll() is None
+    client.sendall(b"}")
+    answer = answer_to(client)
+    print(answer)
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"connection: close" in answer.lower()
+    assert server.process.wait(PATIENCE) == 0
+    messages = [json.loads(line)["message"] for line in server.log.read_text().splitlines()]
+    assert messages[0] == "started"
+    assert messages[-1] == "stopped"
+
+
+def test_hup_replaces_the_worker_and_loses_no_request(server: Server) -> None:
+    before = server.worker()
+    client = server.half_a_request()
+    statuses: list[int] = []
+    done = threading.Event()
+
+    def load() -> None:
+        while not done.is_set():
+            for _ in range(2):  # like nginx, which goes to the next connection where one was closed on it
+                try:
+                    statuses.append(server.get("/version").status)
+                    break
+                except OSError:
+                    continue
+            else:
+                statuses.append(0)
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    try:
+        server.process.send_signal(signal.SIGHUP)
+        server.until(lambda: server.worker() not in (0, before))
+        client.sendall(b"}")
+        assert answer_to(client).startswith(b"HTTP/1.1 200 OK\r\n")
+        server.until(lambda: not Path(f"/proc/{before}").exists())
+        seen = len(statuses)
+        server.until(lambda: len(statuses) > seen + 20)
+    finally:
+        done.set()
+        thread.join()
+    print(before, server.worker(), len(statuses))
+    assert set(statuses) == {200}
+    assert server.stop() == 0
+
+
+def test_a_worker_that_dies_is_replaced(server: Server) -> None:
+    before = server.worker()
+    os.kill(before, signal.SIGKILL)
+    server.until(lambda: server.worker() not in (0, before) and server.get("/ready").status == 200)
+    assert server.stop() == 0
+
+
+def test_idle_connections_outlast_nginx(server: Server) -> None:
+    """uvicorn's own default is 5 s: a connection that is open after 6 shows that ours has reached it."""
+    assert worker.KEEPALIVE_SECONDS > NGINX_IDLE_SECONDS
+    connection = server.connect()
+    assert server.get("/health", connection).status == 200
+    readable, _, _ = select.select([connection.sock], [], [], 6)
+    assert not readable, "the server closed the connection"
+    assert server.get("/health", connection).status == 200
+    connection.close()
+
+
+def written_files(pid: int) -> Iterator[str]:
+    """What the process has open for writing, but for devices, pipes and sockets."""
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            details = Path(f"/proc/{pid}/fdinfo/{descriptor.name}").read_text()
+            target = str(descriptor.readlink())
+            writable = int(details.partition("flags:")[2].split()[0], 8) & os.O_ACCMODE != os.O_RDONLY
+            if writable and target.startswith("/") and not target.startswith("/dev/"):
+                yield target.removesuffix(" (deleted)")
+
+
+def test_it_writes_to_its_runtime_directory_alone(server: Server) -> None:
+    server.get("/version")
+    server.get("/docs/swagger-ui.css")
+    opened = [Path(target) for pid in (server.process.pid, server.worker()) for target in written_files(pid)]
+    print(opened)
+    assert opened
+    assert all(target.is_relative_to(server.runtime) or target == server.log for target in opened)
+    assert server.stop() == 0
+    left = [path for path in server.directory.rglob("*") if path.is_file() and path != server.log]
+    assert left == []
+
+
+def test_http_below_the_application(server: Server) -> None:
+    """What nginx would never send is answered 400, and the server lives on."""
+    for garbage in (
+        b"\x16\x03\x01\x02\x00\x01",
+        b"GET\r\n\r\n",
+        b"POST /predict HTTP/1.1\r\nContent-Length: x\r\n\r\n",
+    ):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as client:
+            client.sendall(garbage)
+            assert client.recv(4096).startswith(b"HTTP/1.1 400 ")
+    response = server.get("/health")
+    assert response.status == 200
+    assert response.getheader("server") is None
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [("VMLOPS_VERSION", "v9", "vmlops: VMLOPS_VERSION is 'v9'"), ("VMLOPS_DEBUG", "1", "vmlops: unknown variable")],
+)
+def test_a_bad_environment_ends_the_start(tmp_path: Path, variable: str, value: str, message: str) -> None:
+    server = Server(tmp_path, **{variable: value})
+    try:
+        assert server.process.wait(PATIENCE) == 1
+        assert server.log.read_text().startswith(message)
+        assert server.log.read_text().count("\n") == 1
+    finally:
+        server.close()
