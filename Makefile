@@ -115,6 +115,13 @@ unit: .venv/test build/tools/.fetched ## Unit tests and rendered templates, with
 molecule: .venv/test ## The roles on a throw-away machine
 	molecule test
 
+.PHONY: fuzz bench-api
+fuzz: .venv/test ## 100,000 odd bodies against the API, in one process
+	FUZZ=100000 pytest tests/unit/test_api_fuzz.py
+
+bench-api: .venv/test model/artifacts/manifest.json ## What a replica costs: metrics, memory, start
+	python -m tests.load.bench_api
+
 # --- made files ---
 
 .venv/control: requirements/bootstrap.txt requirements/control.txt requirements/train.txt

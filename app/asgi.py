@@ -122,13 +122,13 @@ class Application:
         return status
 
 
-async def read_json(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """The body, which is declared to be JSON and has at most `limit` bytes.
+async def read_json(scope: Scope, receive: Receive, limit: int, undeclared: bytes = b"") -> bytes:
+    """The body, which must be declared to be JSON and have at most `limit` bytes. `undeclared` is the type by default.
 
     Raises Problem 415 and 413, and 499 where the client left before its last byte.
     """
     headers = dict(scope["headers"])
-    media_type = headers.get(b"content-type", b"")
+    media_type = headers.get(b"content-type", undeclared)
     if media_type != b"application/json" and media_type.partition(b";")[0].strip().lower() != b"application/json":
         raise Problem(415, NOT_DECLARED)
     too_long = Problem(413, f"The body is longer than {limit} bytes.")

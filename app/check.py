@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+import logging
 import sys
 from pathlib import Path
 from time import perf_counter
 from typing import Any, get_args
 
+from app.artifact import ArtifactError
 from app.engine import Engine, load_engine
 from app.factory import create_app
 from app.settings import SHARED_MEMORY, Settings, Version
@@ -52,15 +54,17 @@ def main(arguments: list[str]) -> int:
         return 2
     started = perf_counter()
     directory = Path(arguments[0])
+    logging.getLogger("vmlops").addHandler(logging.NullHandler())  # one line, whatever happens
     try:
         for module in SERVER:
             importlib.import_module(module)
         engine = load_engine(directory)
+        engine.score(SENTENCE)  # what fails here is told as it is; the API would only say 500
         for version in get_args(Version):
             settings = Settings(version, "127.0.0.1:0", "check", directory, "check", "error", SHARED_MEMORY)
             label = asyncio.run(ask(settings, engine))
     except Exception as error:  # whatever it is, the release must not be served
-        print(f"{directory}: refused: {error or repr(error)}", file=sys.stderr)
+        print(f"{directory}: refused: {error if isinstance(error, ArtifactError) else repr(error)}", file=sys.stderr)
         return 1
     took = perf_counter() - started
     print(f"{directory}: {engine.name} model {engine.model_version} answers {label!r} ({took:.2f} s)")

@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import PydanticCustomError
 
 from app import openapi
-from app.answers import Answer, to_json
+from app.answers import JSON, Answer, to_json
 from app.asgi import read_json
 from app.engine import Engine
 from app.openapi import respond
@@ -25,6 +25,8 @@ from app.schemas import BATCH_BODY_BYTES, BATCH_SENTENCES, Text
 MODEL = "emotion"
 INPUT = "sentence"
 PREFIX = "/v2/"
+HEADER_LENGTH = "inference-header-content-length"  # of a body with binary tensors after the JSON
+NO_BINARY = "Binary tensors are not offered: send the data as JSON (binary_data=False)."
 TAG = "Open Inference Protocol"
 
 Output = Literal["label", "probabilities"]
@@ -131,11 +133,11 @@ def add_routes(app: FastAPI, predictor: Predictor) -> None:
     engine = predictor.engine
     unknown = f"This server has the model {MODEL} in version {engine.model_version} only."
 
-    async def known(name: str = Path(examples=[MODEL])) -> None:
+    async def known(name: str = Path(openapi_examples={"this": {"value": MODEL}})) -> None:
         if name != MODEL:
             raise Problem(404, unknown)
 
-    async def known_version(version: str = Path(examples=[engine.model_version])) -> None:
+    async def known_version(version: str = Path(openapi_examples={"this": {"value": engine.model_version}})) -> None:
         if version != engine.model_version:
             raise Problem(404, unknown)
 
@@ -147,7 +149,11 @@ def add_routes(app: FastAPI, predictor: Predictor) -> None:
         return {"name": MODEL, "ready": True}
 
     async def model_infer(request: Request) -> Response:
-        return respond(await infer(predictor, await read_json(request.scope, request.receive, BATCH_BODY_BYTES)))
+        if HEADER_LENGTH in request.headers:
+            raise Problem(415, NO_BINARY)
+        # The protocol does not ask for a media type, and its clients send none.
+        body = await read_json(request.scope, request.receive, BATCH_BODY_BYTES, undeclared=JSON)
+        return respond(await infer(predictor, body))
 
     for path, checks in (
         ("/v2/models/{name}", [Depends(known)]),

@@ -27,7 +27,8 @@ from app.engine import Score
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-UNKNOWN = 0x7FFF_FFFE  # no symbol and no parent; between texts and words it keeps n-grams from crossing
+UNKNOWN = 0x7FFF_FFFE  # the number of every symbol that is in no feature
+END = 0x7FFF_FFFD  # after a text, and a word where n-grams may not cross it; neither of the two is in any key
 NO_KEY = 0x7FFF_FFFF_FFFF_FFFF  # ends `keys`, so that every search stops inside
 _LEXICON = ("text", "starts", "buckets")
 _ROW = 0xFFFF_FFFF
@@ -61,7 +62,7 @@ def _characters(text: str) -> str:
 
 
 def _characters_of_words(text: str) -> list[str]:
-    """Each word between spaces, and then nothing, which is in no lexicon: n-grams end there."""
+    """Each word between spaces, and then nothing, which is numbered END."""
     return [symbol for word in text.split() for symbol in (" ", *word, " ", "")]
 
 
@@ -108,6 +109,7 @@ class Vectorizer:
             self._split = re.compile(spec["token_pattern"]).findall
         else:
             self._split = {"char": _characters, "char_wb": _characters_of_words}[spec["analyzer"]]
+            lexicon[""] = END
 
     def split(self, text: str) -> Sequence[str]:
         """The text's symbols in order."""
@@ -222,9 +224,9 @@ class CompiledEngine:
         """Numbers of the text's symbols, for all vectorizers; and the first one's counts: all, and unknown ones."""
         first, *others = self._vectorizers
         numbers = first.numbers(text)
-        tokens, unknown = len(numbers), numbers.count(UNKNOWN)
+        tokens, unknown = len(numbers) - numbers.count(END), numbers.count(UNKNOWN)
         for vectorizer in others:
-            numbers.append(UNKNOWN)
+            numbers.append(END)
             numbers += vectorizer.numbers(text)
         return numbers, tokens, unknown
 
@@ -232,7 +234,7 @@ class CompiledEngine:
         """By length of n-gram, from 1: the places in numbers where one starts that is in the trie, and its node."""
         symbols = np.array(numbers, dtype=np.int64)
         level = symbols
-        places = (symbols != UNKNOWN).nonzero()[0]
+        places = (symbols < END).nonzero()[0]
         found = [(places, symbols.take(places))]
         for n in range(2, min(self._depth, len(symbols)) + 1):
             keys = level[:-1] << 32 | symbols[n - 1 :]
@@ -246,8 +248,11 @@ class CompiledEngine:
         return found
 
     def _vector(self, nodes: Ints) -> tuple[Ints, Floats]:
-        """What the pipeline's vectorizers make of the nodes found (m,), for any number of texts at once: each (text, row)
-        that there is (f,), in order, and its value (f,). A text's number is in the upper 32 bits of both."""
+        """What the vectorizers make of the nodes found (m,), for any number of texts at once.
+
+        Each row that there is (f,), in order of texts and rows, and its value (f,). The upper 32 bits of nodes and rows
+        are the text's number.
+        """
         nodes.sort()
         edge = np.empty(len(nodes) + 1, dtype=np.bool_)
         edge[0] = edge[-1] = True
@@ -272,7 +277,7 @@ class CompiledEngine:
         for text in chunk:
             of_text, tokens, unknown = self._read(text)
             numbers += of_text
-            numbers.append(UNKNOWN)
+            numbers.append(END)
             lengths.append(len(of_text) + 1)
             counts.append((tokens, unknown))
         text_at = np.repeat(np.arange(len(chunk)) << 32, lengths)

@@ -102,7 +102,7 @@ def _vectorizer(step: Any) -> Any:
     """The first part with a vocabulary in a pipeline of pipelines and unions, or None."""
     if hasattr(step, "vocabulary_") and hasattr(step, "build_analyzer"):
         return step
-    for _, part, *_ in [*getattr(step, "steps", ()), *getattr(step, "transformer_list", ())]:
+    for _, part in [*getattr(step, "steps", ()), *getattr(step, "transformer_list", ())]:
         if (found := _vectorizer(part)) is not None:
             return found
     return None

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import uvicorn.lifespan.on
-import uvicorn.loops.uvloop  # here, so that the master has it before it forks: what both have is in memory once
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]
 

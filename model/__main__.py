@@ -14,7 +14,6 @@ from sklearn.dummy import DummyClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
-from threadpoolctl import threadpool_limits
 
 from app.artifact import sha256
 from app.engine import Engine, load_engine
@@ -50,7 +49,7 @@ def build(data: Dataset, output: Path, progress: Progress) -> dict[str, Any]:
     texts, held_texts, labels, held = train.split(data.texts, data.labels)
     with manifest.staging(output) as made:
         with progress.stage("Tuning"):
-            tuning = train.tune(train.features(), train.classifier, texts, labels, report=progress.detail)
+            tuning = train.tune(train.features(), train.fit_linear, texts, labels, report=progress.detail)
         with progress.stage("Evaluating on the held-out fifth"):
             # By the scorer that will serve, so that what is measured is what is served.
             with tempfile.TemporaryDirectory() as name:
@@ -97,8 +96,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     print(f"{data.path}: {len(data.texts):,} texts, {len(data.counts())} labels", file=sys.stderr)
-    # One thread: sums in one order, so that the same data give the same bytes.
-    with threadpool_limits(1):
+    with train.one_thread():
         made = build(data, arguments.output, Progress())
     m = made["metrics"]
     print(

@@ -20,11 +20,10 @@ import joblib
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline
-from threadpoolctl import threadpool_limits
+from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 
 from app.engine import Engine, load_engine
-from model import dataset, manifest
+from model import dataset, manifest, train
 from model.compile import compile_pipeline
 from model.dataset import Dataset
 
@@ -53,10 +52,14 @@ def onnx(pipeline: Pipeline) -> Predict:
     from skl2onnx import to_onnx
     from skl2onnx.common.data_types import StringTensorType
 
-    model = to_onnx(
-        pipeline, initial_types=[("text", StringTensorType([None, 1]))], options={id(pipeline[-1]): {"zipmap": False}}
-    )
+    cut: Any = pipeline[0]
+    vectorizers = [part for _, part in cut.transformer_list] if isinstance(cut, FeatureUnion) else [cut]
+    # Its own default, en_US, is not on every machine.
+    forms: dict[int, dict[str, Any]] = {id(vectorizer): {"locale": "C.UTF-8"} for vectorizer in vectorizers}
+    forms[id(pipeline[-1])] = {"zipmap": False}
+    model = to_onnx(pipeline, initial_types=[("text", StringTensorType([None, 1]))], options=forms)
     options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # its errors are exceptions as well
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return lambda texts: session.run(None, {"text": np.array(texts, dtype=object).reshape(-1, 1)})[0]
@@ -81,7 +84,10 @@ def compare(title: str, pipeline: Pipeline, engine: Engine, texts: Sequence[str]
     """Lines of a Markdown table: microseconds a text, and each as many times faster than scikit-learn."""
     expected = pipeline.predict(texts[:BATCH])
     agree = {"compiled": np.array([score.label for score in engine.score_batch(texts[:BATCH])]) == expected}
-    one: dict[str, Predict] = {"scikit-learn": pipeline.predict_proba, "compiled": lambda portion: engine.score(portion[0])}
+    one: dict[str, Predict] = {
+        "scikit-learn": pipeline.predict_proba,
+        "compiled": lambda portion: engine.score(portion[0]),
+    }
     many: dict[str, Predict] = {"scikit-learn": pipeline.predict_proba, "compiled": engine.score_batch}
     if other is not None:
         agree["onnxruntime"] = other(texts[:BATCH]) == expected
@@ -107,7 +113,7 @@ def main() -> int:
     except (dataset.DataError, OSError) as error:
         print(f"{error}; make model first", file=sys.stderr)
         return 1
-    with threadpool_limits(1), tempfile.TemporaryDirectory() as name:
+    with train.one_thread(), tempfile.TemporaryDirectory() as name:
         simple = plain(data)
         refused = ""
         try:

@@ -9,64 +9,52 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
-from scipy.special import softmax
-from sklearn.calibration import CalibratedClassifierCV
-from sklearn.dummy import DummyClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import FeatureUnion
-from sklearn.svm import LinearSVC
-from threadpoolctl import threadpool_limits
 
 from model import dataset, measures, train
-from model.train import FOLDS, SEED, Floats, Labels, prefixes, words
+from model.linear import LINKS, Floats, Linear, linear
+from model.train import FOLDS, SEED, Labels, prefixes, words
 
 
-class NaiveBayesWeighted:
-    """Logistic regression, one label against the rest, on features times their log-count ratio (Wang and Manning, ACL 2012)."""
-
-    def __init__(self, strength: float) -> None:
-        self.strength = strength
-
-    def fit(self, x: sparse.csr_matrix, labels: Labels) -> NaiveBayesWeighted:
-        self.columns: list[tuple[Floats, LogisticRegression]] = []
-        for name in np.unique(labels):
-            inside = labels == name
-            p, q = 1 + x[inside].sum(axis=0).A1, 1 + x[~inside].sum(axis=0).A1
-            ratio = np.log(p / p.sum()) - np.log(q / q.sum())
-            model = LogisticRegression(C=self.strength, solver="liblinear").fit(x.multiply(ratio).tocsr(), inside)
-            self.columns.append((ratio, model))
-        return self
-
-    def decision_function(self, x: sparse.csr_matrix) -> Floats:
-        return np.column_stack([m.decision_function(x.multiply(ratio).tocsr()) for ratio, m in self.columns])
+def majority(_: float, x: Any, labels: Labels) -> Linear:
+    names, counts = np.unique(labels, return_counts=True)
+    return Linear(np.zeros((len(names), x.shape[1])), np.log(counts / len(labels)), "softmax")
 
 
-class Probabilities:
-    """Any classifier's probabilities as logits."""
-
-    def __init__(self, model: Any) -> None:
-        self.model = model
-
-    def fit(self, x: Any, labels: Labels) -> Probabilities:
-        self.model.fit(x, labels)
-        return self
-
-    def decision_function(self, x: Any) -> Floats:
-        return np.log(np.maximum(self.model.predict_proba(x), 1e-12))
+def logistic(strength: float, x: Any, labels: Labels, rebalancing: float = 0) -> Linear:
+    # A logistic regression's C says about what an SVM's does at a fifth of it.
+    model = LogisticRegression(C=5 * strength, max_iter=500, tol=1e-3)
+    return linear(model.fit(x, labels, sample_weight=train.weights(labels, rebalancing)))
 
 
-def calibrated_svm(strength: float, _: Labels) -> Probabilities:
-    # At a tenth of it an SVM's C says about what a logistic regression's does.
-    return Probabilities(CalibratedClassifierCV(LinearSVC(C=strength / 10, random_state=SEED), ensemble=False, cv=3))
+def naive_bayes_weighted(strength: float, x: sparse.csr_matrix, labels: Labels) -> Linear:
+    """One label against the rest, on features times their log-count ratio.
+
+    Wang and Manning, "Baselines and Bigrams", ACL 2012.
+    """
+    coefs, intercepts = [], []
+    for name in np.unique(labels):
+        inside = labels == name
+        p, q = 1 + x[inside].sum(axis=0).A1, 1 + x[~inside].sum(axis=0).A1
+        ratio = np.log(p / p.sum()) - np.log(q / q.sum())
+        model = LogisticRegression(C=5 * strength, solver="liblinear").fit(x.multiply(ratio).tocsr(), inside)
+        coefs.append(model.coef_[0] * ratio)
+        intercepts.append(model.intercept_[0])
+    return Linear(np.array(coefs), np.array(intercepts), "sigmoid")
+
+
+def svm(strength: float, x: Any, labels: Labels, rebalancing: float = 0) -> Linear:
+    return linear(train.classifier(strength).fit(x, labels, sample_weight=train.weights(labels, rebalancing)))
 
 
 def characters(**options: Any) -> TfidfVectorizer:
@@ -83,54 +71,46 @@ class Candidate(NamedTuple):
     features: str
     classifier: str
     vectorizer: FeatureUnion
-    make: Callable[[float, Labels], Any]
+    fit: train.Fit
     strengths: Sequence[float] = train.STRENGTHS
 
 
 def candidates() -> list[Candidate]:
-    logistic = train.classifier
-    plain = partial(logistic, rebalancing=0)
-    weighted = f"logistic, weights^{train.REBALANCING:g}"
+    power = train.REBALANCING
+    ours, recipe = "words, signs; prefixes 4 and pairs", f"SVM, Platt, weights^{power:g}"
     words_2 = words(ngram_range=(1, 2))
-    old = TfidfVectorizer(max_features=10_000, ngram_range=(1, 2), stop_words="english")
+    before = TfidfVectorizer(max_features=10_000, ngram_range=(1, 2), stop_words="english")
     default = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
     prefixes_4, prefixes_3 = prefixes(4, ngram_range=(1, 2)), prefixes(3, ngram_range=(1, 2))
+    characters_4, characters_5 = characters(ngram_range=(2, 4)), characters(ngram_range=(2, 5))
     return [
-        Candidate("none", "majority", union(words()), lambda *_: Probabilities(DummyClassifier()), (1,)),
-        Candidate("10,000 words and pairs, no stop words", "logistic", union(old), plain),
-        Candidate("words and pairs", "logistic", union(default), plain),
-        Candidate("words, signs and pairs", "logistic", union(words_2), plain),
-        Candidate("words, signs and pairs", weighted, union(words_2), logistic),
+        Candidate("none", "majority", union(words()), majority, (1,)),
+        Candidate("10,000 words and pairs, no stop words", "logistic", union(before), logistic),
+        Candidate("words and pairs", "logistic", union(default), logistic),
+        Candidate("words, signs and pairs", "logistic", union(words_2), logistic),
+        Candidate("words, signs and pairs", "logistic, NB-weighted", union(words_2), naive_bayes_weighted),
+        Candidate(ours, "logistic", train.features(), logistic),
+        Candidate(ours, f"logistic, weights^{power:g}", train.features(), partial(logistic, rebalancing=power)),
+        Candidate(ours, "logistic, balanced", train.features(), partial(logistic, rebalancing=1)),
+        Candidate(ours, "SVM, Platt", train.features(), svm),
+        Candidate(ours, f"{recipe}: the recipe", train.features(), train.fit_linear),
+        Candidate(ours, "SVM, Platt, balanced", train.features(), partial(svm, rebalancing=1)),
+        Candidate("words, signs and pairs", recipe, union(words_2), train.fit_linear),
+        Candidate("characters 2-5", recipe, union(characters_5), train.fit_linear),
+        Candidate("words, signs; characters 2-5", recipe, union(words(), characters_5), train.fit_linear),
         Candidate(
-            "words, signs and pairs, NB-weighted", "logistic", union(words_2), lambda c, _: NaiveBayesWeighted(c)
+            "words, signs; prefixes 3 and pairs, 5", recipe, union(words(), prefixes_3, prefixes(5)), train.fit_linear
         ),
-        Candidate("characters 2–5", weighted, union(characters(ngram_range=(2, 5))), logistic),
-        Candidate("words, signs; characters 2–5", weighted, union(words(), characters(ngram_range=(2, 5))), logistic),
-        Candidate("words, signs; prefixes 4 and pairs", "logistic", train.features(), plain),
-        Candidate("words, signs; prefixes 4 and pairs", weighted, train.features(), logistic),
-        Candidate(
-            "words, signs; prefixes 4 and pairs",
-            "logistic, balanced",
-            train.features(),
-            partial(logistic, rebalancing=1),
-        ),
-        Candidate("words, signs; prefixes 4 and pairs", "SVM, Platt", train.features(), calibrated_svm),
-        Candidate("words, signs, pairs; prefixes 4 and pairs", weighted, union(words_2, prefixes_4), logistic),
-        Candidate("words, signs; prefixes 3 and pairs, 5", weighted, union(words(), prefixes_3, prefixes(5)), logistic),
-        Candidate(
-            "words, signs; prefixes 4 and pairs; characters 2–4",
-            weighted,
-            union(words(), prefixes_4, characters(ngram_range=(2, 4))),
-            logistic,
-        ),
+        Candidate(f"{ours}; characters 2-4", recipe, union(words(), prefixes_4, characters_4), train.fit_linear),
     ]
 
 
-def calibrated(logits: Floats, texts: Sequence[str], labels: Labels) -> Floats:
-    """Probabilities (n, k) of out-of-fold logits (n, k), by the temperature of the other folds."""
-    p = np.zeros_like(logits)
+def calibrated(tuning: train.Tuning, texts: Sequence[str], labels: Labels) -> Floats:
+    """Probabilities (n, k) of the out-of-fold logits, by the temperature of the other folds."""
+    p = np.zeros_like(tuning.logits)
     for others, fold in StratifiedKFold(FOLDS, shuffle=True, random_state=SEED).split(texts, labels):
-        p[fold] = softmax(train.temperature(logits[others], labels[others]) * logits[fold], axis=1)
+        factor = train.temperature(tuning.logits[others], tuning.link, labels[others])
+        p[fold] = LINKS[tuning.link](factor * tuning.logits[fold])
     return p
 
 
@@ -159,13 +139,13 @@ def main() -> int:
         f"{len(texts):,} texts (four fifths of `{data.path.name}`, sha256 `{data.sha256[:12]}…`), {FOLDS}-fold,",
         f"made by `python -m model.compare --data {data.path.name}`.",
         "",
-        "| features | classifier | C | accuracy | macro-F1 | ECE | log loss | features, thousands | µs a text to vectorize |",
+        "| features | classifier | C | accuracy | macro-F1 | ECE | log loss | thousand features | µs to cut one |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for candidate in candidates():
         print(f"{candidate.features} · {candidate.classifier}", file=sys.stderr, flush=True)
-        tuning = train.tune(candidate.vectorizer, candidate.make, texts, labels, candidate.strengths)
-        m = measures.measure(calibrated(tuning.logits, texts, labels), labels)
+        tuning = train.tune(candidate.vectorizer, candidate.fit, texts, labels, candidate.strengths)
+        m = measures.measure(calibrated(tuning, texts, labels), labels)
         width = candidate.vectorizer.fit_transform(texts).shape[1] / 1000
         us = microseconds(candidate.vectorizer, texts)
         line = (
@@ -179,5 +159,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    with threadpool_limits(1):
+    with train.one_thread():
         sys.exit(main())

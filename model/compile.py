@@ -8,32 +8,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.calibration import CalibratedClassifierCV
 from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer, TfidfVectorizer
 from sklearn.feature_selection import SelectorMixin
-from sklearn.linear_model import LogisticRegression, RidgeClassifier, SGDClassifier
-from sklearn.multiclass import OneVsRestClassifier
-from sklearn.naive_bayes import ComplementNB, MultinomialNB
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import MaxAbsScaler
-from sklearn.svm import LinearSVC
 
 from app.scorer import NO_KEY, bucket
+from model.linear import Floats, NotCompilable, linear
 
-Floats = NDArray[np.float64]
 Arrays = dict[str, NDArray[Any]]
-
-
-class NotCompilable(Exception):
-    """A pipeline that the scorer's arrays cannot express. The message says which part of it."""
-
-
-class Linear(NamedTuple):
-    """A classifier as probabilities = link(x @ coef.T + intercept), coef (k, f), intercept (k,)."""
-
-    coef: Floats
-    intercept: Floats
-    link: str  # "softmax" or "sigmoid"
 
 
 class Features(NamedTuple):
@@ -61,18 +44,17 @@ def compile_pipeline(pipeline: Pipeline, directory: Path) -> dict[str, Any]:
     features = _features(first)
     if others and type(others[0]) is TfidfTransformer:
         features = [_weigh(features, others.pop(0))]
-    linear = _linear(pipeline.steps[-1][1])
+    coef, intercept, link = linear(pipeline.steps[-1][1])
     for step in reversed(others):
-        linear = linear._replace(coef=_unfold(linear.coef, step))
+        coef = _unfold(coef, step)
 
     form = features[0].form()
     if any(other.form() != form for other in features):
         raise NotCompilable("vectorizers of one union that differ in binary, sublinear_tf or norm")
-    if linear.coef.shape[1] != sum(len(part.idf) for part in features):
+    if coef.shape[1] != sum(len(part.idf) for part in features):
         raise NotCompilable("a classifier that was not fitted on these vectorizers")
-    coef = linear.coef * np.repeat([part.scale for part in features], [len(part.idf) for part in features])
-    intercept = linear.intercept
-    if linear.link == "softmax":
+    coef = coef * np.repeat([part.scale for part in features], [len(part.idf) for part in features])
+    if link == "softmax":
         # Softmax does not see what all labels have in common, but explanations would show it.
         coef, intercept = coef - coef.mean(axis=0), intercept - intercept.mean()
 
@@ -80,7 +62,7 @@ def compile_pipeline(pipeline: Pipeline, directory: Path) -> dict[str, Any]:
     arrays["intercept"] = intercept
     for name, array in arrays.items():
         np.save(directory / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
-    return {**form, "link": linear.link, "longest_ngram": depth, "vectorizers": specs}
+    return {**form, "link": link, "longest_ngram": depth, "vectorizers": specs}
 
 
 def _features(step: Any) -> list[Features]:
@@ -118,50 +100,9 @@ def _unfold(coef: Floats, step: Any) -> Floats:
         before[:, support] = coef
         return before
     if type(step) is MaxAbsScaler:
-        return coef / step.scale_
+        scaled: Floats = coef / step.scale_
+        return scaled
     raise NotCompilable(f"a {type(step).__name__} between the vectorizers and the classifier")
-
-
-def _linear(classifier: Any) -> Linear:
-    kind = type(classifier)
-    if kind is LogisticRegression:
-        if len(classifier.classes_) == 2:
-            return _of_two(classifier.coef_, classifier.intercept_)
-        return Linear(classifier.coef_, classifier.intercept_, "softmax")
-    if kind is MultinomialNB:
-        return Linear(classifier.feature_log_prob_, classifier.class_log_prior_, "softmax")
-    if kind is ComplementNB and len(classifier.classes_) > 1:
-        return Linear(classifier.feature_log_prob_, np.zeros(len(classifier.classes_)), "softmax")
-    if kind is SGDClassifier and classifier.loss == "log_loss":
-        if len(classifier.classes_) == 2:
-            return _of_two(classifier.coef_, classifier.intercept_)
-        return Linear(classifier.coef_, classifier.intercept_, "sigmoid")
-    if kind is OneVsRestClassifier and all(type(e) is LogisticRegression for e in classifier.estimators_):
-        coef = np.concatenate([estimator.coef_ for estimator in classifier.estimators_])
-        intercept = np.concatenate([estimator.intercept_ for estimator in classifier.estimators_])
-        return Linear(coef, intercept, "sigmoid") if len(coef) > 1 else _of_two(coef, intercept)
-    if kind is CalibratedClassifierCV and len(classifier.calibrated_classifiers_) == 1:
-        return _calibrated(classifier.calibrated_classifiers_[0])
-    raise NotCompilable(f"a {kind.__name__}" + (" of several models" if kind is CalibratedClassifierCV else ""))
-
-
-def _of_two(coef: Floats, intercept: Floats) -> Linear:
-    """The sigmoid of one score is the softmax of it and 0."""
-    return Linear(np.vstack([np.zeros_like(coef), coef]), np.concatenate([[0.0], intercept]), "softmax")
-
-
-def _calibrated(fitted: Any) -> Linear:
-    base = fitted.estimator
-    if type(base) not in (LogisticRegression, LinearSVC, RidgeClassifier, SGDClassifier) or len(fitted.classes) == 2:
-        raise NotCompilable(f"a CalibratedClassifierCV of {type(base).__name__} with {len(fitted.classes)} labels")
-    if fitted.method == "temperature":
-        factor = float(fitted.calibrators[0].beta_)
-        return Linear(base.coef_ * factor, base.intercept_ * factor, "softmax")
-    if fitted.method == "sigmoid":
-        slope = -np.array([calibrator.a_ for calibrator in fitted.calibrators])
-        shift = -np.array([calibrator.b_ for calibrator in fitted.calibrators])
-        return Linear(base.coef_ * slope[:, np.newaxis], base.intercept_ * slope + shift, "sigmoid")
-    raise NotCompilable(f"a CalibratedClassifierCV with method={fitted.method!r}")
 
 
 def _symbols(term: str, vectorizer: CountVectorizer) -> tuple[str, ...]:
@@ -193,8 +134,10 @@ def _trie(features: Sequence[Features], coef: Floats) -> tuple[Arrays, list[dict
         specs.append({**spec, "stop_words": sorted(stop_words or ()), "first": first})
         first += len(order)
 
-    # A level at a time: a node's number, which the next level's keys are made of, is its key's place in the order of all.
-    nodes = {(i, (symbol,)): number for i, table in enumerate(numbers) for symbol, number in table.items()}
+    # Level by level: a node's number, of which the next level's keys are made, is its key's place in the order of all.
+    nodes: dict[tuple[int, tuple[str, ...]], int] = {
+        (i, (symbol,)): number for i, table in enumerate(numbers) for symbol, number in table.items()
+    }
     keys: list[int] = []
     depth = max(len(symbols) for _, symbols in ngrams)
     for n in range(2, depth + 1):

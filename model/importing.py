@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from threadpoolctl import threadpool_limits
 
 from app.artifact import ArtifactError, sha256
 from app.engine import Engine, load_engine
 from app.sklearn_engine import PIPELINE, load_pipeline
-from model import dataset, manifest, measures, parity
-from model.compile import NotCompilable, compile_pipeline
+from model import dataset, manifest, measures, parity, train
+from model.compile import compile_pipeline
 from model.dataset import Dataset
+from model.linear import NotCompilable
 
 _INSTALLED = {"sklearn", "numpy", "scipy", "builtins"}  # top-level modules that a target has
 
@@ -31,7 +31,7 @@ class Unservable(Exception):
 
 
 def check(path: Path) -> Any:
-    """The fitted text classifier in a joblib file. Raises ArtifactError or Unservable, which say what is wrong with it."""
+    """The fitted text classifier in a joblib file. Raises ArtifactError or Unservable, which say what is wrong."""
     if not path.is_file():
         raise Unservable(f"{path}: there is no such file; make model-import MODEL=path")
     pipeline = load_pipeline(path)
@@ -39,14 +39,18 @@ def check(path: Path) -> Any:
         remedy = "wrap its classifier in CalibratedClassifierCV"
         raise Unservable(f"{path}: the {type(pipeline).__name__} in it has no predict_proba; {remedy}")
     for module in sorted(_modules(pipeline) - _INSTALLED):
-        raise Unservable(f"{path}: it needs the module {module}, which targets do not have; use scikit-learn's own parts")
+        raise Unservable(
+            f"{path}: it needs the module {module}, which targets do not have; use scikit-learn's own parts"
+        )
     try:
         p = pipeline.predict_proba(["a text", ""])
     except Exception as error:  # whatever a pipeline for other input raises
         remedy = "save the whole pipeline, vectorizer and classifier, after fit"
         raise Unservable(f"{path}: it does not take texts ({type(error).__name__}: {error}); {remedy}") from None
     if p.shape != (2, len(pipeline.classes_)) or not np.isfinite(p).all():
-        raise Unservable(f"{path}: its probabilities are {p.shape}, not one for each of {len(pipeline.classes_)} labels")
+        raise Unservable(
+            f"{path}: its probabilities are {p.shape}, not one for each of {len(pipeline.classes_)} labels"
+        )
     return pipeline
 
 
@@ -70,7 +74,7 @@ def build(path: Path, data: Dataset, output: Path) -> Engine:
     """
     pipeline = check(path)
     labels = [str(label) for label in pipeline.classes_]
-    about = {"source": {"name": path.name, "sha256": sha256(path)}}
+    about: dict[str, Any] = {"source": {"name": path.name, "sha256": sha256(path)}}
     with manifest.staging(output) as made:
         directory = made / "artifacts"
         directory.mkdir()
@@ -98,11 +102,13 @@ def build(path: Path, data: Dataset, output: Path) -> Engine:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m model.importing", description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, required=True, help="a fitted pipeline, saved with joblib")
-    parser.add_argument("--data", type=Path, required=True, help="texts to try it on: CSV, columns sentiment and content")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="texts to try it on: CSV, columns sentiment and content"
+    )
     parser.add_argument("--output", type=Path, default=manifest.OUTPUT, help="directory (default: model)")
     arguments = parser.parse_args()
     try:
-        with threadpool_limits(1):
+        with train.one_thread():
             engine = build(arguments.model, dataset.read(arguments.data), arguments.output)
     except (ArtifactError, Unservable, dataset.DataError) as error:
         print(error, file=sys.stderr)

@@ -27,12 +27,12 @@ def libraries() -> dict[str, str]:
 
 
 def write(directory: Path, engine: str, labels: Sequence[str], data: Dataset, **entries: Any) -> dict[str, Any]:
-    """Writes manifest.json for all files in `directory`, and returns it. There is no time in it: same inputs, same bytes."""
+    """Writes manifest.json for all files in `directory`, and returns it. No time is in it: same inputs, same bytes."""
     files = {path.name: sha256(path) for path in sorted(directory.iterdir()) if path.name != MANIFEST}
     manifest = {
         "format": FORMAT,
         "engine": engine,
-        "model_version": hashlib.sha256(json.dumps(files).encode()).hexdigest()[:12],
+        "model_version": hashlib.sha256(json.dumps([engine, list(labels), files]).encode()).hexdigest()[:12],
         "labels": list(labels),
         "data": {"name": data.path.name, "sha256": data.sha256, "rows": len(data.texts), "labels": data.counts()},
         "lock": {"name": LOCK.name, "sha256": sha256(LOCK)},

@@ -36,7 +36,7 @@ def reliability(p: Floats, labels: Labels) -> list[tuple[float, float, float]]:
 
 
 def measure(p: Floats, labels: Labels) -> dict[str, float]:
-    """Accuracy, macro-F1, expected calibration error (Naeini et al., AAAI 2015) and log loss of probabilities (n, k)."""
+    """Accuracy, macro-F1, expected calibration error (Naeini et al., AAAI 2015), log loss of probabilities (n, k)."""
     predicted = np.unique(labels)[p.argmax(axis=1)]
     return {
         "accuracy": float(accuracy_score(labels, predicted)),
@@ -53,7 +53,7 @@ def histogram(values: Sequence[float], edges: list[float]) -> dict[str, Any]:
 
 
 def baseline(texts: Sequence[str], scores: Sequence[Score], labels: Sequence[str]) -> dict[str, Any]:
-    """What predictions look like where all is as it was in training: the manifest's entry that drift is measured from."""
+    """What predictions look like where all is as in training: the manifest's entry that drift is measured from."""
     predicted = [score.label for score in scores]
     return {
         "rows": len(texts),

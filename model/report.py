@@ -1,4 +1,4 @@
-"""The evaluation for people: a page with two pictures, and a model card. Every figure comes from the evaluation itself."""
+"""The evaluation for people: a page with two pictures, and a model card. Every figure in them is computed."""
 
 from __future__ import annotations
 
@@ -79,16 +79,16 @@ def _card(data: Dataset, manifest: Mapping[str, Any], source: str) -> str:
 
 **What it does.** Names one of {len(manifest["labels"])} emotions for a short English text, with a probability for each.
 
-**What it is.** Multinomial logistic regression on TF-IDF of words, signs and the words' first letters
-({manifest["features"]:,} features); C={tuning["strength"]:g}, label weights to the power {tuning["rebalancing"]:g},
-logits times {tuning["temperature"]:.3f} (temperature scaling). Compiled to plain arrays, which give the same label and
-probabilities on every text of the data (largest difference {manifest["parity"]:.1e}).
+**What it is.** A linear SVM for each label on TF-IDF of words, signs and the words' first letters
+({manifest["features"]:,} features), with Platt's sigmoids, normalised. C={tuning["strength"]:g}, label weights to the
+power {tuning["rebalancing"]:g}, logits times {tuning["temperature"]:.3f} (temperature scaling). Compiled to plain
+arrays, which give the same label and probabilities on every text of the data (largest difference {manifest["parity"]:.1e}).
 
 **Data.** {source}: {counts}.
 
-**How good it is.** Accuracy {m["accuracy"]:.3f}, macro-F1 {m["macro_f1"]:.3f}, expected calibration error {m["ece"]:.3f} on
-texts that it did not learn from; see README.md beside this file for each label. Confidence means what it says there: of
-the answers given with 0.6, about six in ten are right.
+**How good it is.** Accuracy {m["accuracy"]:.3f}, macro-F1 {m["macro_f1"]:.3f} on texts that it did not learn from;
+README.md beside this file has each label. Its confidence can be read as a frequency: the expected calibration error is
+{m["ece"]:.3f}.
 
 **What it is for.** Trends over many texts, routing, a first look. **What it is not for.** Decisions about a person: it
 sees words, not people. It knows no context, no irony that needs it, no language but English, and it learned what its

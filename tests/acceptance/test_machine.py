@@ -46,23 +46,18 @@ def test_instances_run_from_their_release_and_cannot_write(host: Any, machine: M
         release = host.check_output(f"readlink /proc/{pid}/cwd")
         assert re.fullmatch(r"/opt/vmlops/releases/[0-9a-f]{12}", release), release
         assert host.check_output(f"stat -c %U /proc/{pid}") == "vmlops"
-        runtime = f"/run/vmlops-api-{name.replace('@', '-')}"
-        writable = host.check_output(
-            f"nsenter -t {pid} -m setpriv --reuid vmlops --regid vmlops --clear-groups "
-            "find / -xdev -not -path '/proc/*' -not -path '/sys/*' -type d -writable"
-        ).splitlines()
-        also = host.check_output(
-            f"nsenter -t {pid} -m setpriv --reuid vmlops --regid vmlops --clear-groups "
-            "sh -c 'for d in /tmp /var/tmp /dev/shm /run /opt/vmlops; do ! test -w $d || echo $d; done; find /run -type d -writable 2>/dev/null'"
-        ).splitlines()
-        assert set(writable + also) <= {runtime}, (name, writable, also)
+        as_service = f"nsenter -t {pid} -m setpriv --reuid vmlops --regid vmlops --clear-groups"
+        # find ends with an error where it may not even look, which is as good.
+        found = host.run(f"{as_service} find / ( -path /proc -o -path /sys ) -prune -o -type d -writable -print".replace("(", "\\(").replace(")", "\\)"))
+        assert found.stdout.split() == [f"/run/vmlops-api-{name.replace('@', '-')}"], found.stdout
 
 
 def test_units_are_confined(host: Any, machine: Machine) -> None:
     for name in machine.instances:
         report = host.check_output(f"systemd-analyze security --no-pager --json=short vmlops-api-{name}.service")
-        exposed = [check["name"] for check in json.loads(report) if not check["set"] and check["exposure"] and float(check["exposure"]) >= 0.3]
-        assert exposed == [], exposed
+        exposed = {check["name"] for check in json.loads(report) if not check["set"] and float(check["exposure"] or 0) >= 0.3}
+        # It serves HTTP: these two are what it is for.
+        assert exposed == {"PrivateNetwork=", "RestrictAddressFamilies=~AF_(INET|INET6)"}, report
 
 
 def test_serving_process_has_no_pickle_reader_installed(host: Any) -> None:

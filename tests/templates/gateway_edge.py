@@ -1,19 +1,20 @@
-"""The role's rendered tree in the distribution's nginx, on loopback ports, in front of stub replicas: behaviour in seconds, without a machine."""
+"""The role's rendered tree in the distribution's nginx, on loopback, in front of stub replicas: behaviour in seconds, without a machine."""
 
 from __future__ import annotations
 
 import datetime
 import json
 import os
+import signal
 import socket
+import ssl
 import subprocess
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import cached_property
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -24,24 +25,19 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tests.templates.gateway_stub import Answer, Gate, Replica, echo
 from tests.templates.render import ROOT, evaluate, render
 
 TOOLS = ROOT / "build/tools"
-NGINX = TOOLS / "usr/sbin/nginx"
+NGINX = str(TOOLS / "usr/sbin/nginx")
+# Workers that change their user could not read the directory of a test.
 USER = "user root;" if os.geteuid() == 0 else ""
-TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 USERS = [{"name": "admin", "password": "admin"}]
 OPERATORS = [{"name": "operator", "password": "watch"}]
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 def certificate(directory: Path) -> None:
-    """server.crt and server.key, signed by itself, for localhost and 127.0.0.1."""
+    """server.crt and server.key for localhost and 127.0.0.1, signed by itself."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "edge under test")])
     now = datetime.datetime.now(datetime.UTC)
@@ -54,120 +50,14 @@ def certificate(directory: Path) -> None:
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
+    form = serialization.PrivateFormat.PKCS8
+    pem = key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
     (directory / "server.crt").write_bytes(built.public_bytes(serialization.Encoding.PEM))
-    pem = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
     (directory / "server.key").write_bytes(pem)
 
 
-@dataclass
-class Seen:
-    """A request as a replica got it."""
-
-    replica: str
-    method: str
-    path: str
-    headers: dict[str, str]
-    body: bytes
-
-
-Answer = Callable[[Seen], tuple[int, bytes]]
-
-
-def echo(seen: Seen) -> tuple[int, bytes]:
-    return 200, json.dumps({"replica": seen.replica, "path": seen.path}).encode()
-
-
-class Replica:
-    """A stub of the API on a port of its own. `answer` may be exchanged while it runs; stop() closes the port."""
-
-    def __init__(self, name: str, port: int) -> None:
-        self.name, self.port = name, port
-        self.seen: list[Seen] = []
-        self.answer: Answer = echo
-        self.start()
-
-    def start(self) -> None:
-        replica = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            disable_nagle_algorithm = True
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                headers = {name.lower(): value for name, value in self.headers.items()}
-                seen = Seen(replica.name, self.command, self.path, headers, body)
-                replica.seen.append(seen)
-                status, content = replica.answer(seen)
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            do_GET = do_PUT = do_DELETE = do_POST
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-            request_queue_size = 256
-
-            def handle_error(self, request: Any, client_address: Any) -> None:
-                """A client that went away is nothing to report."""
-
-        self.server = Server(("127.0.0.1", self.port), Handler)
-        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-
-    def stop(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-
-
-@dataclass
-class Edge:
-    """A running gateway."""
-
-    directory: Path
-    https: int
-    http: int
-    ports: dict[str, int]
-    replicas: list[Replica]
-    gateway: subprocess.Popen[bytes] | None = None
-    verifier: subprocess.Popen[bytes] | None = None
-    clients: list[httpx.Client] = field(default_factory=list)
-
-    @property
-    def url(self) -> str:
-        return f"https://127.0.0.1:{self.https}"
-
-    def client(self, source: str = "127.0.0.1", **options: Any) -> httpx.Client:
-        """A client with a source address of its own, so with a bucket of its own in every limit."""
-        options = {"auth": ("admin", "admin"), "base_url": self.url, "timeout": 20.0} | options
-        transport = httpx.HTTPTransport(
-            verify=httpx.create_ssl_context(verify=str(self.directory / "server.crt")),
-            local_address=source,
-            http2=options.pop("http2", False),
-        )
-        client = httpx.Client(transport=transport, **options)
-        self.clients.append(client)
-        return client
-
-    def log(self) -> list[dict[str, Any]]:
-        """The access log so far; nginx writes out its buffer when told to open its logs anew."""
-        assert self.gateway
-        lines = (self.directory / "log/vmlops.access.json").read_text().splitlines()
-        return [json.loads(line) for line in lines]
-
-    def answered(self) -> Counter[str]:
-        return Counter(seen.replica for replica in self.replicas for seen in replica.seen)
-
-
 def write_tree(directory: Path, http: int = 80, https: int = 443, **options: Any) -> None:
-    """The tree as the role renders it with `options`, with its paths and ports moved to `directory` and loopback."""
+    """The tree as the role renders it with `options`, its paths and ports moved to `directory` and loopback."""
     options = {
         "vmlops_tls_certificate": str(directory / "server.crt"),
         "vmlops_tls_key": str(directory / "server.key"),
@@ -175,17 +65,16 @@ def write_tree(directory: Path, http: int = 80, https: int = 443, **options: Any
         "gateway_users": USERS,
         "gateway_operators": OPERATORS,
     } | options
-    temporary = "".join(f"    {kind}_temp_path {directory}/temp_{kind};\n" for kind in TEMPORARY)
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     moves = {
-        "/usr/lib/nginx/modules": str(TOOLS / "usr/lib/nginx/modules"),
-        # The directory of a test is its user's alone.
         "user www-data;": USER,
         "pid pid;": f"pid pid;\n{USER}",
+        "http {\n    include": "http {\n" + "".join(f"{kind}_temp_path {directory}/{kind};\n" for kind in kinds) + "include",
         "/etc/nginx/mime.types": f"{TOOLS}/etc/nginx/mime.types",
+        "/usr/lib/nginx/modules": f"{TOOLS}/usr/lib/nginx/modules",
         "/etc/nginx/vmlops.": f"{directory}/vmlops.",
         "/var/log/nginx": f"{directory}/log",
-        "/run/nginx.pid": f"{directory}/nginx.pid",
-        "/run/vmlops-": f"{directory}/run/vmlops-",
+        "/run/": f"{directory}/run/",
         "/usr/share/vmlops/www": f"{ROOT}/roles/gateway/files/www",
         "listen 80": f"listen 127.0.0.1:{http}",
         "listen [::]:80": f"listen [::1]:{http}",
@@ -198,36 +87,42 @@ def write_tree(directory: Path, http: int = 80, https: int = 443, **options: Any
     for name, text in tree.items():
         for old, new in moves.items():
             text = text.replace(old, new)
-        if name == "nginx.conf":
-            text = text.replace("http {\n", "http {\n" + temporary)
         (directory / name).write_text(text)
     (directory / "vmlops.key").write_text('map "" $verdict_key { default 0123456789abcdef; }\n')
     for realm in ("users", "operators"):
-        accounts = options[f"gateway_{realm}"]
-        text = render("gateway", "etc/nginx/users", item={"name": realm, "accounts": accounts}, **options)
-        (directory / f"vmlops.{realm}").write_text(text)
+        item = {"name": realm, "accounts": options[f"gateway_{realm}"]}
+        (directory / f"vmlops.{realm}").write_text(render("gateway", "etc/nginx/users", item=item, **options))
 
 
-def command(directory: Path, *arguments: str) -> list[str]:
-    return [str(NGINX), "-p", str(directory), "-c", str(directory / "nginx.conf"), *arguments]
+def gateway_command(directory: Path, *arguments: str) -> list[str]:
+    return [NGINX, "-p", str(directory), "-e", str(directory / "log/error.log"), "-c", str(directory / "nginx.conf"), *arguments]
 
 
 def verifier_command(directory: Path, *arguments: str) -> list[str]:
-    return [
-        *(str(NGINX), "-p", str(directory / "run/vmlops-verifier"), "-e", "stderr"),
-        *("-c", str(directory / "vmlops/verifier.conf"), *arguments),
-    ]
+    prefix, main = directory / "run/vmlops-verifier", directory / "vmlops/verifier.conf"
+    return [NGINX, "-p", str(prefix), "-e", "stderr", "-c", str(main), *arguments]
 
 
 def check(directory: Path) -> str:
     """What nginx -t says about the gateway's tree and the verifier's; empty where both are right."""
     said = ""
-    for line in (command(directory, "-t", "-q"), verifier_command(directory, "-t", "-q")):
+    for command in (gateway_command(directory, "-e", "stderr", "-t", "-q"), verifier_command(directory, "-t", "-q")):
         done = subprocess.run(
-            line, capture_output=True, text=True, timeout=30, check=False, cwd=directory / "run/vmlops-verifier"
+            command, capture_output=True, text=True, timeout=30, check=False, cwd=directory / "run/vmlops-verifier"
         )
         said += done.stderr or ("" if done.returncode == 0 else f"exit code {done.returncode}")
     return said
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def wait_for(condition: Callable[[], object], what: str, seconds: float = 10.0) -> None:
@@ -238,9 +133,94 @@ def wait_for(condition: Callable[[], object], what: str, seconds: float = 10.0) 
         time.sleep(0.01)
 
 
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+@dataclass
+class Edge:
+    """A running gateway, its verifier and its replicas."""
+
+    directory: Path
+    http: int
+    https: int
+    ports: dict[str, int]
+    replicas: list[Replica]
+    gateway: subprocess.Popen[bytes]
+    verifier: subprocess.Popen[bytes]
+    clients: list[httpx.Client] = field(default_factory=list)
+
+    def client(self, source: str = "127.0.0.1", *, http2: bool = False, **options: Any) -> httpx.Client:
+        """A client with a source address of its own, so with a bucket of its own in every limit."""
+        context = ssl.create_default_context(cafile=str(self.directory / "server.crt"))
+        transport = httpx.HTTPTransport(verify=context, local_address=source, http2=http2)
+        options = {"auth": ("admin", "admin"), "base_url": f"https://127.0.0.1:{self.https}", "timeout": 20.0} | options
+        client = httpx.Client(transport=transport, **options)
+        self.clients.append(client)
+        return client
+
+    @cached_property
+    def context(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=str(self.directory / "server.crt"))
+
+    def ask(self, source: str, *headers: str) -> Any:
+        """The JSON that a new connection from `source` is answered: for thousands of clients, for which httpx is slow."""
+        lines = ["POST /predict HTTP/1.1", "Host: localhost", "Authorization: Basic YWRtaW46YWRtaW4=", "Connection: close"]
+        request = "\r\n".join([*lines, *headers, "Content-Length: 2", "", "{}"])
+        with (
+            socket.create_connection(("127.0.0.1", self.https), timeout=20, source_address=(source, 0)) as plain,
+            self.context.wrap_socket(plain, server_hostname="localhost") as connection,
+        ):
+            connection.sendall(request.encode())
+            answer = b""
+            while chunk := connection.recv(65536):
+                answer += chunk
+        return json.loads(answer.partition(b"\r\n\r\n")[2])
+
+    def answered(self) -> Counter[str]:
+        """Requests by the replica that got them."""
+        return Counter(seen.replica for replica in self.replicas for seen in replica.seen)
+
+    @contextmanager
+    def answering(self, answer: Answer) -> Iterator[None]:
+        """Every replica answers so meanwhile."""
+        for replica in self.replicas:
+            replica.answer = answer
+        try:
+            yield
+        finally:
+            for replica in self.replicas:
+                replica.answer = echo
+
+    def gate(self, only: str = "") -> Gate:
+        """Replicas (those whose name starts with `only`) that do not answer before the gate is opened."""
+        return Gate([replica for replica in self.replicas if replica.name.startswith(only)])
+
+    @contextmanager
+    def monitoring(self) -> Iterator[tuple[Replica, Replica]]:
+        """Stubs of Prometheus and Grafana."""
+        stubs = Replica("prometheus", self.ports["prometheus"]), Replica("grafana", self.ports["grafana"])
+        try:
+            yield stubs
+        finally:
+            for stub in stubs:
+                stub.stop()
+
+    def access_log(self) -> list[dict[str, Any]]:
+        """The lines so far. nginx writes its buffer out when told to open its logs anew."""
+        path = self.directory / "log/vmlops.access.json"
+        before = path.stat().st_size
+        self.gateway.send_signal(signal.SIGUSR1)
+        wait_for(lambda: path.stat().st_size > before, "the flush of the access log", 3)
+        return [json.loads(line) for line in path.read_text().splitlines()]
+
+    def verifier_seconds(self) -> float:
+        """Processor time that the verifier and its workers have used."""
+        ticks = 0
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                fields = stat.read_text().rpartition(")")[2].split()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if self.verifier.pid in (int(stat.parent.name), int(fields[1])):
+                ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
@@ -253,21 +233,16 @@ def running(directory: Path, replicas: int = 3, **options: Any) -> Iterator[Edge
     ports = {name: free_port() for name in ("nginx_status", "prometheus", "grafana")}
     http, https = free_port(), free_port()
     certificate(directory)
-    write_tree(
-        directory,
-        http,
-        https,
-        **{"vmlops_endpoints": endpoints, "vmlops_ports": ports, "gateway_shadow_port": free_port()} | options,
-    )
-    edge = Edge(directory, https, http, ports, stubs)
+    made = {"vmlops_endpoints": endpoints, "vmlops_ports": ports, "gateway_shadow_port": free_port()}
+    write_tree(directory, http, https, **(made | options))
     runtime = directory / "run/vmlops-verifier"
-    log = (directory / "log/verifier.log").open("wb")
-    verifier = subprocess.Popen(verifier_command(directory), cwd=runtime, stderr=log)
-    gateway = subprocess.Popen(command(directory, "-g", "daemon off;"))
+    with (directory / "log/stderr").open("wb") as log:
+        verifier = subprocess.Popen(verifier_command(directory), cwd=runtime, stderr=log)
+        gateway = subprocess.Popen(gateway_command(directory, "-g", "daemon off;"), stderr=log)
+    edge = Edge(directory, http, https, ports, stubs, gateway, verifier)
     try:
-        wait_for(lambda: (runtime / "socket").exists(), "the start of the verifier")
+        wait_for((runtime / "socket").exists, "the start of the verifier")
         wait_for(lambda: listens(https), "the start of nginx")
-        edge.gateway, edge.verifier = gateway, verifier
         yield edge
     finally:
         for client in edge.clients:
@@ -275,6 +250,5 @@ def running(directory: Path, replicas: int = 3, **options: Any) -> Iterator[Edge
         for process in (gateway, verifier):
             process.terminate()
             process.wait(10)
-        log.close()
         for stub in stubs:
             stub.stop()

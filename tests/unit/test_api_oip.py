@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -63,6 +64,12 @@ def test_inference(client: Client, path: str, given: dict[str, Any]) -> None:
     assert label == {"name": "label", "datatype": "BYTES", "shape": [2], "data": [score.label for score in scores]}
     assert probabilities["shape"] == [2, 13]
     assert probabilities["data"] == [p for score in scores for p in score.probabilities]
+
+
+def test_the_media_type_need_not_be_said(client: Client) -> None:
+    body = json.dumps({"inputs": [tensor()]}).encode()
+    for headers, status in (({}, 200), ({"content-type": "application/octet-stream"}, 415)):
+        assert client.post("/v2/models/emotion/infer", content=body, headers=headers).status_code == status
 
 
 def test_only_the_wanted_outputs_are_given(client: Client) -> None:

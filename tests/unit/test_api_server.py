@@ -19,6 +19,7 @@ from time import monotonic
 import pytest
 
 from app import worker
+from tests.unit.stub_api import StubEngine
 
 ROOT = Path(__file__).parents[2]
 NGINX_IDLE_SECONDS = 60
@@ -255,6 +256,46 @@ def test_http_below_the_application(server: Server) -> None:
     response = server.get("/health")
     assert response.status == 200
     assert response.getheader("server") is None
+
+
+# In a process of its own: the client's library, gevent, changes the interpreter that imports it.
+OIP_CLIENT = """
+import json, sys
+import numpy as np
+from tritonclient.http import InferInput, InferenceServerClient, InferRequestedOutput
+from tritonclient.utils import InferenceServerException
+
+client = InferenceServerClient(sys.argv[1])
+assert client.is_server_live() and client.is_server_ready() and client.is_model_ready("emotion")
+metadata = client.get_model_metadata("emotion")
+tensor = InferInput("sentence", [2], "BYTES")
+tensor.set_data_from_numpy(np.array(["so glad", "\u00fcnlucky \U0001f642"], dtype=object), binary_data=False)
+both = client.infer("emotion", [tensor])
+label = client.infer("emotion", [tensor], outputs=[InferRequestedOutput("label", binary_data=False)], request_id="7")
+errors = []
+tensor.set_data_from_numpy(np.array(["a", "b"], dtype=object), binary_data=True)
+for model in ("other", "emotion"):
+    try:
+        client.infer(model, [tensor])
+    except InferenceServerException as error:
+        errors.append([error.status(), error.message()])
+print(json.dumps([
+    metadata["versions"], both.as_numpy("label").tolist(), both.as_numpy("probabilities").shape,
+    label.as_numpy("label").tolist(), label.get_response()["id"], errors,
+]))
+"""
+
+
+def test_the_inference_protocol_s_own_client(server: Server) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", OIP_CLIENT, f"127.0.0.1:{server.port}"], capture_output=True, text=True, check=False
+    )
+    print(done.stdout, done.stderr)
+    expected = [StubEngine().score(text).label for text in ("so glad", "ünlucky 🙂")]
+    versions, labels, shape, only, request_id, errors = json.loads(done.stdout)
+    assert (versions, labels, shape, only, request_id) == (["stub00000001"], expected, [2, 13], expected, "7")
+    assert [status for status, _ in errors] == ["404", "415"]
+    assert "binary_data=False" in errors[1][1]
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def main() -> None:
     try:
         write(stage, directory, files)
         for main in module.params["mains"]:
-            command = [module.params["nginx"], "-t", "-q", "-p", str(stage), "-c", str(stage / main)]
+            command = [module.params["nginx"], "-t", "-q", "-e", "stderr", "-p", str(stage), "-c", str(stage / main)]
             code, _, error = module.run_command(command, cwd=str(stage))
             if code:
                 reason = error.replace(f"{stage}/", "").strip()
@@ -116,6 +116,8 @@ def main() -> None:
         if not module.check_mode:
             exchange(stage, path, directory)
             os.sync()
+    except OSError as error:
+        module.fail_json(msg=f"the new configuration cannot be put in place; the present one stays: {error}")
     finally:
         shutil.rmtree(stage, ignore_errors=True)
     module.exit_json(changed=True, diff=diff)

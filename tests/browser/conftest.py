@@ -1,0 +1,75 @@
+"""The page in the distribution's Chromium, headless, served by the rendered gateway in front of a stub of v2."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.templates.gateway_edge import Edge, running
+from tests.templates.gateway_stub import Seen
+
+LABELS = "happiness enthusiasm fun love surprise relief neutral boredom empty worry sadness anger hate".split()
+SHARES = [0.412, 0.181, 0.124, 0.081, 0.062, 0.041, 0.032, 0.021, 0.015, 0.012, 0.009, 0.006, 0.004]
+NGRAMS = [("soooo cool", 1.31), ("oh yeah", 0.84), ("that was", -0.22)]
+
+
+def predict(seen: Seen) -> tuple[int, bytes]:
+    """What v2 answers to any sentence."""
+    answer = {
+        "prediction": LABELS[0],
+        "prediction_proba_dict": dict(sorted(zip(LABELS, SHARES, strict=True))),
+        "top_ngrams": [{"ngram": ngram, "weight": weight} for ngram, weight in NGRAMS],
+        "model_version": "3f9c2a7be014",
+        "engine": "compiled",
+        "instance": "v2@8101",
+        "elapsed_ms": 0.05,
+    }
+    return 200, json.dumps(answer).encode()
+
+
+@pytest.fixture(scope="session")
+def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
+    limits = {"gateway_rate": 1000, "gateway_burst": 1000}
+    with running(tmp_path_factory.mktemp("page"), **limits) as edge, edge.answering(predict):
+        yield edge
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    chromium = shutil.which("chromium")
+    assert chromium, "chromium is missing: `make test-browser` installs it"
+    # Chromium's own sandbox refuses to run as root.
+    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(edge: Edge, browser: Browser) -> Iterator[Any]:
+    """Opens the page with options of a browser context. Fails afterwards on whatever the console reported."""
+    contexts, complaints = [], []
+
+    def open_page(**options: Any) -> Page:
+        options = {"http_credentials": {"username": "admin", "password": "admin"}} | options
+        context = browser.new_context(ignore_https_errors=True, base_url=f"https://localhost:{edge.https}", **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        # Chromium reports every answer above 399; the tests that provoke one look at the page instead.
+        page.on("console", lambda message: complaints.append(message.text) if "the server responded" not in message.text else None)
+        page.on("requestfailed", lambda request: complaints.append(f"{request.url}: {request.failure}"))
+        page.goto("/")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []

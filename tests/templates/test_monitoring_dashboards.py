@@ -1,0 +1,123 @@
+"""The dashboards against Grafana's own schema (grafana-foundation-sdk), and the pages of Prometheus beside them."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
+
+from tests.templates.render import ROOT, evaluate, render
+
+SPECIFICATIONS: list[dict[str, Any]] = evaluate("_grafana_dashboards", "grafana")
+# What Grafana knows of an annotation beyond the schema: its Prometheus data source reads these.
+BEYOND_SCHEMA = ("titleFormat", "textFormat", "tagKeys", "target.refId", "target.expr")
+
+
+@pytest.fixture(params=SPECIFICATIONS, ids=[specification["uid"] for specification in SPECIFICATIONS])
+def dashboard(request: pytest.FixtureRequest) -> Any:
+    return json.loads(render("grafana", "etc/grafana/dashboards/dashboard.json.j2", dashboard=request.param))
+
+
+def panels(dashboard: Any) -> list[Any]:
+    return [panel for panel in dashboard["panels"] if panel["type"] != "row"]
+
+
+def lost(before: Any, after: Any, path: str = "") -> list[str]:
+    """What a round trip through the schema's classes drops or changes, as paths."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        return [line for key, value in before.items() for line in lost(value, after.get(key), f"{path}.{key}")]
+    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        return [line for i, value in enumerate(before) for line in lost(value, after[i], f"{path}[{i}]")]
+    return [] if before == after else [f"{path}: {before!r} -> {after!r}"]
+
+
+def test_schema(dashboard: Any) -> None:
+    register_default_plugins()  # or panels' options and queries would not be looked at
+    after = json.loads(JSONEncoder().encode(Dashboard.from_json(dashboard)))
+    known = [f".annotations.list[0].{name}:" for name in BEYOND_SCHEMA]
+    assert [line for line in lost(dashboard, after) if not line.startswith(tuple(known))] == []
+
+
+def test_provisioned_from_a_file(dashboard: Any) -> None:
+    assert dashboard["id"] is None
+    assert dashboard["uid"].startswith("vmlops-")
+    assert "__inputs" not in dashboard
+    assert dashboard["annotations"]["list"][0]["name"] == "Deployments"
+
+
+def test_panels_can_be_read(dashboard: Any) -> None:
+    for panel in panels(dashboard):
+        assert panel["title"], panel
+        assert panel["description"].endswith("."), panel["title"]
+        assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
+        assert panel["type"] in {"stat", "timeseries", "bargauge", "table"}, panel["title"]
+        assert all(target["datasource"]["uid"] == "prometheus" for target in panel["targets"]), panel["title"]
+
+
+def test_panels_lie_beside_each_other(dashboard: Any) -> None:
+    taken: dict[tuple[int, int], str] = {}
+    ids = [panel["id"] for panel in dashboard["panels"]]
+    assert len(ids) == len(set(ids))
+    for panel in dashboard["panels"]:
+        at = panel["gridPos"]
+        assert at["x"] + at["w"] <= 24, panel["title"]
+        for cell in [(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])]:
+            assert taken.setdefault(cell, panel["title"]) == panel["title"], (cell, taken[cell], panel["title"])
+
+
+def test_legends_name_labels_that_the_query_keeps(dashboard: Any) -> None:
+    for panel in panels(dashboard):
+        for target in panel["targets"]:
+            if not (kept := re.findall(r"\bby \(([^)]*)\)", target["expr"])):
+                continue
+            missing = set(re.findall(r"{{(\w+)}}", target["legendFormat"])) - set(re.findall(r"\w+", kept[0]))
+            assert not missing, (panel["title"], missing)
+
+
+def test_data_source_and_configuration() -> None:
+    source = render("grafana", "etc/grafana/provisioning/datasources/vmlops.yaml.j2")
+    assert "uid: prometheus" in source
+    assert "http://127.0.0.1:9090" in source
+    configuration = render("grafana", "etc/grafana/grafana.ini.j2", grafana_admin_password="a;b#c")
+    for line in (
+        "http_addr = 127.0.0.1",
+        "root_url = https://localhost:443/grafana/",
+        'admin_password = """a;b#c"""',
+        "reporting_enabled = false",
+        "check_for_updates = false",
+        "preinstall_disabled = true",
+    ):
+        assert line in configuration.splitlines()
+    assert re.search(r"\[auth\.anonymous\]\nenabled = false", configuration)
+
+
+def test_key_is_the_expected_one_and_lives_on(tmp_path: Any) -> None:
+    """gpg is on every machine with apt; the fingerprint is that which Grafana publishes."""
+    import subprocess
+    import time
+
+    key = ROOT / "roles/grafana/files" / evaluate("grafana_repository_key", "grafana")
+    run = subprocess.run(
+        ["gpg", "--show-keys", "--with-colons", key],
+        env={"GNUPGHOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    fields = {line.split(":")[0]: line.split(":") for line in reversed(run.stdout.splitlines())}
+    assert fields["fpr"][9] == evaluate("grafana_repository_fingerprint", "grafana")
+    left = (int(fields["pub"][6]) - time.time()) / 86400
+    print(f"{left:.0f} days left")
+    assert left > 30, "ask Grafana for the present key"
+
+
+def test_pages_of_prometheus_load_nothing_from_elsewhere() -> None:
+    files = [ROOT / "roles/prometheus/files" / path for path in evaluate("_prometheus_consoles", "prometheus")]
+    assert len(files) == 4
+    for file in files:
+        assert not re.search(r"""(src|href)=["'](https?:|/)|@import|url\(""", file.read_text()), file

@@ -1,0 +1,113 @@
+"""What mtail makes of nginx's access log."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.templates.render import ROOT, evaluate, render
+
+MTAIL = ROOT / "build/tools/usr/bin/mtail"
+PROGRAMS = ROOT / "roles/mtail/files/etc/mtail"
+ANSWER = {
+    "time": "2030-01-01T00:00:00+00:00",
+    "request_id": "3f9c2a7be0144b1f8f6f0a51c0ffee00",
+    "client": "10.213.0.1",
+    "user": "admin",
+    "method": "POST",
+    "path": "/predict",
+    "route": "/predict",
+    "protocol": "HTTP/1.1",
+    "tls": "TLSv1.3",
+    "status": 200,
+    "bytes": 57,
+    "request_time": "0.003",
+    "version": "v1",
+    "upstream_addr": "127.0.0.1:8001",
+    "upstream_status": "200",
+    "upstream_time": "0.003",
+    "limit": "PASSED",
+}
+Count = Callable[..., dict[str, float]]
+REFUSED = {"upstream_addr": "", "upstream_status": "", "upstream_time": ""}
+
+
+def line(**changes: object) -> str:
+    """A line as nginx writes it; times are numbers with three decimals."""
+    text = json.dumps(ANSWER | changes, separators=(",", ":"))
+    seconds = (ANSWER | changes)["request_time"]
+    return text.replace(f'"request_time":"{seconds}"', f'"request_time":{seconds}')
+
+
+@pytest.fixture
+def count(tmp_path: Path) -> Count:
+    def run(*lines: str) -> dict[str, float]:
+        (tmp_path / "log").write_text("".join(f"{text}\n" for text in lines))
+        metrics = subprocess.run(
+            [MTAIL, "--one_shot", "--one_shot_format=prometheus", "--emit_prog_label=false", "--progs", PROGRAMS,
+             "--logs", tmp_path / "log", "--log_dir", tmp_path],
+            capture_output=True, text=True, check=True,
+        ).stdout  # fmt: skip
+        print(metrics)
+        samples = (text.rsplit(" ", 1) for text in metrics.splitlines() if text and not text.startswith("#"))
+        return {series: float(value) for series, value in samples}
+
+    return run
+
+
+V1 = 'route="/predict",version="v1"'
+
+
+def test_answers(count: Count) -> None:
+    metrics = count(line(), line(request_time="0.250"), line(status=422, upstream_status="422", request_time="0.000"))
+    assert metrics[f'edge_requests_total{{code="200",{V1}}}'] == 2
+    assert metrics[f'edge_requests_total{{code="422",{V1}}}'] == 1
+    assert metrics['edge_response_bytes_total{route="/predict"}'] == 3 * 57
+    assert metrics['edge_upstream_answers_total{code="200",upstream="127.0.0.1:8001"}'] == 2
+    assert metrics[f'edge_request_duration_seconds_bucket{{{V1},le="0.001"}}'] == 1
+    assert metrics[f'edge_request_duration_seconds_bucket{{{V1},le="0.25"}}'] == 3
+    assert metrics[f'edge_request_duration_seconds_bucket{{{V1},le="+Inf"}}'] == 3
+    assert metrics[f"edge_request_duration_seconds_count{{{V1}}}"] == 3
+    assert metrics[f"edge_request_duration_seconds_sum{{{V1}}}"] == pytest.approx(0.253)
+    assert metrics["edge_unparsed_lines_total"] == 0
+
+
+def test_what_nginx_answers_itself_has_no_duration(count: Count) -> None:
+    dead = {"upstream_addr": "api_v1", "upstream_status": "502", "upstream_time": "0.000"}
+    metrics = count(line(status=429, **REFUSED), line(status=401, **REFUSED), line(status=503, **dead))
+    assert [metrics[f'edge_requests_total{{code="{code}",{V1}}}'] for code in (401, 429, 503)] == [1, 1, 1]
+    assert not any(name.startswith(("edge_request_duration", "edge_upstream")) for name in metrics)
+
+
+def test_the_upstream_that_answered_in_the_end_counts(count: Count) -> None:
+    tries = {"upstream_addr": "127.0.0.1:8001, 127.0.0.1:8002", "upstream_status": "502, 200"}
+    metrics = count(line(**tries))
+    assert metrics['edge_upstream_answers_total{code="200",upstream="127.0.0.1:8002"}'] == 1
+    assert metrics['edge_retried_requests_total{version="v1"}'] == 1
+
+
+def test_clients_cannot_forge_fields(count: Count) -> None:
+    forged = '","route":"/forged","status":500,"bytes":1,"request_time":9.000,"version":"v9","upstream_addr":"x:1"'
+    metrics = count(line(path=forged, user=forged, method=forged))
+    assert metrics[f'edge_requests_total{{code="200",{V1}}}'] == 1
+    assert not any("forged" in name or "v9" in name for name in metrics)
+
+
+def test_other_lines_are_noticed(count: Count) -> None:
+    assert count("127.0.0.1 - - [01/Jan/2030] GET /")["edge_unparsed_lines_total"] == 1
+
+
+def test_every_line_of_the_gateway_is_of_this_form() -> None:
+    """The gateway's log format and the program agree on the order of the fields."""
+    logging = render("gateway", "etc/nginx/vmlops/logging.conf")
+    keys = [part.split('"')[1] for part in logging[logging.index("log_format") :].splitlines()[1:] if '":' in part]
+    assert keys == list(ANSWER)
+
+
+def test_the_latency_objective_is_a_bound_of_the_histogram() -> None:
+    bounds = (PROGRAMS / "edge.mtail").read_text().split("buckets ")[1].splitlines()[0].split(", ")
+    assert str(evaluate("prometheus_slo_latency_seconds", "prometheus")) in bounds

@@ -1,0 +1,111 @@
+"""The shipped data: enough of every label, nothing twice, nothing given away."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import pytest
+
+from model import dataset
+from model.dataset import LABELS
+from model.manifest import ROOT
+
+SHIPPED = ROOT / "data" / "tweet_emotions.csv"
+EVERYDAY = Path(__file__).parent / "data" / "everyday_sentences.csv"
+
+FEWEST = 200
+NEAR = 0.7  # Jaccard index of two texts' tokens
+
+# The label's own word in any of its forms; a model must not live on these.
+STEMS = {
+    "anger": r"ang(er|r)",
+    "boredom": r"bor(ed|ing)",
+    "empty": r"empt",
+    "enthusiasm": r"enthus",
+    "fun": r"fun\b|funn",
+    "happiness": r"happ[iy]",
+    "hate": r"hat(e|ing)",
+    "love": r"lov(e|ing)",
+    "neutral": r"neutral",
+    "relief": r"relie[fv]",
+    "sadness": r"\bsad",
+    "surprise": r"surpris",
+    "worry": r"worr[iy]",
+}
+
+TEXTS = list(zip(*(lambda d: (d.labels, d.texts))(dataset.read(SHIPPED)), strict=True))
+
+
+def tokens(text: str) -> frozenset[str]:
+    return frozenset(re.findall(r"[\w']+|[^\w\s]", text.lower()))
+
+
+def jaccard(a: frozenset[str], b: frozenset[str]) -> float:
+    return len(a & b) / len(a | b)
+
+
+def test_columns() -> None:
+    with SHIPPED.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["tweet_id", "sentiment", "content"]
+    assert [row[0] for row in rows[1:]] == [str(number) for number in range(1, len(rows))]
+
+
+def test_balance() -> None:
+    counts = Counter(label for label, _ in TEXTS)
+    assert set(counts) == set(LABELS)
+    assert min(counts.values()) >= FEWEST, counts
+    assert max(counts.values()) <= 1.25 * min(counts.values()), counts
+
+
+def test_no_near_duplicates() -> None:
+    seen: list[tuple[frozenset[str], str]] = []
+    by_token: defaultdict[str, list[int]] = defaultdict(list)
+    near = []
+    for _, text in TEXTS:
+        mine = tokens(text)
+        shared = Counter(index for token in mine for index in by_token[token])
+        near += [
+            (text, seen[index][1])
+            for index, count in shared.items()
+            if count / (len(mine) + len(seen[index][0]) - count) > NEAR
+        ]
+        for token in mine:
+            by_token[token].append(len(seen))
+        seen.append((mine, text))
+    assert not near, near
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_label_is_not_given_away(label: str) -> None:
+    texts = [text for sentiment, text in TEXTS if sentiment == label]
+    named = [text for text in texts if re.search(STEMS[label], text, re.IGNORECASE)]
+    assert len(named) <= len(texts) / 4, f"{len(named)} of {len(texts)}"
+
+
+def test_texts_are_as_people_type_them() -> None:
+    texts = [text for _, text in TEXTS]
+    assert max(map(len, texts)) <= 280
+    for what, pattern, fewest in (
+        ("mention", r"@\w", 100),
+        ("hashtag", r"#\w", 80),
+        ("emoji", r"[\u2600-\u27bf\U0001f300-\U0001faff]", 150),
+        ("no capital", r"\A[^A-Z]*\Z", 600),
+        ("drawn out", r"([a-z])\1\1", 60),
+        ("negation", r"\b(not|no|never|nothing|nobody|\w+n'?t)\b", 500),
+    ):
+        found = sum(re.search(pattern, text) is not None for text in texts)
+        assert found >= fewest, f"{what}: {found}"
+
+
+def test_everyday_sentences_are_others() -> None:
+    with EVERYDAY.open(encoding="utf-8", newline="") as file:
+        everyday = list(csv.DictReader(file))
+    assert set(Counter(row["sentiment"] for row in everyday).values()) == {12}
+    shipped = [tokens(text) for _, text in TEXTS]
+    for row in everyday:
+        nearest = max(jaccard(tokens(row["content"]), other) for other in shipped)
+        assert nearest <= NEAR, f"{row['content']!r}: {nearest:.2f}"
