@@ -36,7 +36,7 @@ def load_pipeline(path: Path) -> Any:
             wrong = f"was saved by scikit-learn {saved}, here is {here}"
             raise ArtifactError(path, wrong, f"fit it again with {here}") from None
         except Exception as error:  # whatever a pickle may raise
-            wrong = f"cannot be loaded ({type(error).__name__}: {error})"
+            wrong = f"cannot be loaded ({type(error).__name__}: {' '.join(str(error).split())})"
             raise ArtifactError(path, wrong, "save a fitted pipeline of scikit-learn's own classes") from None
 
 

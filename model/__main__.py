@@ -13,21 +13,13 @@ import numpy as np
 from sklearn.dummy import DummyClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.pipeline import make_pipeline
 
 from app.artifact import sha256
-from app.engine import Engine, load_engine
 from model import dataset, manifest, measures, parity, report, train
-from model.compile import compile_pipeline
+from model.compile import compiled
 from model.dataset import Dataset
 from model.progress import Progress
-
-
-def compiled(pipeline: Pipeline, directory: Path, data: Dataset) -> Engine:
-    """The engine of a fitted pipeline, its artifacts in `directory`. Raises NotCompilable."""
-    scorer = compile_pipeline(pipeline, directory)
-    manifest.write(directory, "compiled", pipeline.classes_.tolist(), data, scorer=scorer, metrics={}, baseline={})
-    return load_engine(directory)
 
 
 def compared_with(texts: list[str], labels: measures.Labels, held: list[str]) -> dict[str, measures.Floats]:
@@ -49,7 +41,7 @@ def build(data: Dataset, output: Path, progress: Progress) -> dict[str, Any]:
     texts, held_texts, labels, held = train.split(data.texts, data.labels)
     with manifest.staging(output) as made:
         with progress.stage("Tuning"):
-            tuning = train.tune(train.features(), train.fit_linear, texts, labels, report=progress.detail)
+            tuning = train.tune(train.features(), train.RECIPE, texts, labels, report=progress.detail)
         with progress.stage("Evaluating on the held-out fifth"):
             # By the scorer that will serve, so that what is measured is what is served.
             with tempfile.TemporaryDirectory() as name:
@@ -72,6 +64,7 @@ def build(data: Dataset, output: Path, progress: Progress) -> dict[str, Any]:
                 baseline=measures.baseline(held_texts, scores, engine.labels),
                 training={
                     "strength": tuning.strength,
+                    "calibration": tuning.method,
                     "temperature": tuning.temperature,
                     "rebalancing": train.REBALANCING,
                 },

@@ -24,7 +24,7 @@ from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 
 from app.engine import Engine, load_engine
 from model import dataset, manifest, train
-from model.compile import compile_pipeline
+from model.compile import compiled
 from model.dataset import Dataset
 
 ROUNDS = 15
@@ -38,12 +38,6 @@ def plain(data: Dataset) -> Pipeline:
     """TF-IDF of words and pairs, logistic regression: what a tutorial would serve."""
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), min_df=2)
     return make_pipeline(vectorizer, LogisticRegression(C=0.25, max_iter=500)).fit(data.texts, data.labels)
-
-
-def compiled(pipeline: Pipeline, data: Dataset, directory: Path) -> Engine:
-    scorer = compile_pipeline(pipeline, directory)
-    manifest.write(directory, "compiled", pipeline.classes_.tolist(), data, scorer=scorer, metrics={}, baseline={})
-    return load_engine(directory)
 
 
 def onnx(pipeline: Pipeline) -> Predict:
@@ -121,7 +115,7 @@ def main() -> int:
         except Exception as error:  # skl2onnx and onnxruntime have many of their own
             other, refused = None, f"{type(error).__name__}: {str(error).splitlines()[0]}"
         lines = compare("shipped", shipped, load_engine(arguments.model / "artifacts"), data.texts, other)
-        lines += compare("words and pairs", simple, compiled(simple, data, Path(name)), data.texts, onnx(simple))
+        lines += compare("words and pairs", simple, compiled(simple, Path(name), data), data.texts, onnx(simple))
     print(f"| pipeline | engine | µs, one text | times faster | µs a text, {BATCH} | times faster | same label |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     print("\n".join(lines))

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,39 +20,45 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import FeatureUnion
 
 from model import dataset, measures, train
-from model.linear import LINKS, Floats, Linear, linear
+from model.linear import LINKS, Floats
 from model.train import FOLDS, SEED, Labels, prefixes, words
 
 
-def majority(_: float, x: Any, labels: Labels) -> Linear:
-    names, counts = np.unique(labels, return_counts=True)
-    return Linear(np.zeros((len(names), x.shape[1])), np.log(counts / len(labels)), "softmax")
+class Majority:
+    """As many votes for a label as it has rows."""
+
+    def fit(self, _: Any, labels: Labels, sample_weight: Floats) -> None:
+        self.logits = np.log(np.unique(labels, return_counts=True)[1] / len(labels))
+
+    def decision_function(self, x: Any) -> Floats:
+        return np.tile(self.logits, (x.shape[0], 1))
 
 
-def logistic(strength: float, x: Any, labels: Labels, rebalancing: float = 0) -> Linear:
+def logistic(strength: float) -> LogisticRegression:
     # A logistic regression's C says about what an SVM's does at a fifth of it.
-    model = LogisticRegression(C=5 * strength, max_iter=500, tol=1e-3)
-    return linear(model.fit(x, labels, sample_weight=train.weights(labels, rebalancing)))
+    return LogisticRegression(C=5 * strength, max_iter=500, tol=1e-3)
 
 
-def naive_bayes_weighted(strength: float, x: sparse.csr_matrix, labels: Labels) -> Linear:
-    """One label against the rest, on features times their log-count ratio.
+class NaiveBayesWeighted:
+    """Logistic regression, one label against the rest, on features times their log-count ratio.
 
     Wang and Manning, "Baselines and Bigrams", ACL 2012.
     """
-    coefs, intercepts = [], []
-    for name in np.unique(labels):
-        inside = labels == name
-        p, q = 1 + x[inside].sum(axis=0).A1, 1 + x[~inside].sum(axis=0).A1
-        ratio = np.log(p / p.sum()) - np.log(q / q.sum())
-        model = LogisticRegression(C=5 * strength, solver="liblinear").fit(x.multiply(ratio).tocsr(), inside)
-        coefs.append(model.coef_[0] * ratio)
-        intercepts.append(model.intercept_[0])
-    return Linear(np.array(coefs), np.array(intercepts), "sigmoid")
 
+    def __init__(self, strength: float) -> None:
+        self.strength = strength
 
-def svm(strength: float, x: Any, labels: Labels, rebalancing: float = 0) -> Linear:
-    return linear(train.classifier(strength).fit(x, labels, sample_weight=train.weights(labels, rebalancing)))
+    def fit(self, x: sparse.csr_matrix, labels: Labels, sample_weight: Floats) -> None:
+        self.parts = []
+        for name in np.unique(labels):
+            inside = labels == name
+            p, q = 1 + x[inside].sum(axis=0).A1, 1 + x[~inside].sum(axis=0).A1
+            ratio = np.log(p / p.sum()) - np.log(q / q.sum())
+            model = LogisticRegression(C=5 * self.strength, solver="liblinear")
+            self.parts.append((ratio, model.fit(x.multiply(ratio).tocsr(), inside, sample_weight)))
+
+    def decision_function(self, x: sparse.csr_matrix) -> Floats:
+        return np.column_stack([model.decision_function(x.multiply(ratio).tocsr()) for ratio, model in self.parts])
 
 
 def characters(**options: Any) -> TfidfVectorizer:
@@ -71,37 +75,37 @@ class Candidate(NamedTuple):
     features: str
     classifier: str
     vectorizer: FeatureUnion
-    fit: train.Fit
-    strengths: Sequence[float] = train.STRENGTHS
+    recipe: train.Recipe
 
 
 def candidates() -> list[Candidate]:
-    power = train.REBALANCING
-    ours, recipe = "words, signs; prefixes 4 and pairs", f"SVM, Platt, weights^{power:g}"
+    recipe = train.RECIPE
+    power = recipe.rebalancing
+    ours, best = "words, signs; prefixes 4 and pairs", f"SVM, weights^{power:g}"
+    regression = train.Recipe(logistic, ("temperature",), 0, recipe.strengths)
+    weighted = train.Recipe(NaiveBayesWeighted, ("sigmoid",), 0, recipe.strengths)
     words_2 = words(ngram_range=(1, 2))
     before = TfidfVectorizer(max_features=10_000, ngram_range=(1, 2), stop_words="english")
     default = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
     prefixes_4, prefixes_3 = prefixes(4, ngram_range=(1, 2)), prefixes(3, ngram_range=(1, 2))
     characters_4, characters_5 = characters(ngram_range=(2, 4)), characters(ngram_range=(2, 5))
     return [
-        Candidate("none", "majority", union(words()), majority, (1,)),
-        Candidate("10,000 words and pairs, no stop words", "logistic", union(before), logistic),
-        Candidate("words and pairs", "logistic", union(default), logistic),
-        Candidate("words, signs and pairs", "logistic", union(words_2), logistic),
-        Candidate("words, signs and pairs", "logistic, NB-weighted", union(words_2), naive_bayes_weighted),
-        Candidate(ours, "logistic", train.features(), logistic),
-        Candidate(ours, f"logistic, weights^{power:g}", train.features(), partial(logistic, rebalancing=power)),
-        Candidate(ours, "logistic, balanced", train.features(), partial(logistic, rebalancing=1)),
-        Candidate(ours, "SVM, Platt", train.features(), svm),
-        Candidate(ours, f"{recipe}: the recipe", train.features(), train.fit_linear),
-        Candidate(ours, "SVM, Platt, balanced", train.features(), partial(svm, rebalancing=1)),
-        Candidate("words, signs and pairs", recipe, union(words_2), train.fit_linear),
-        Candidate("characters 2-5", recipe, union(characters_5), train.fit_linear),
-        Candidate("words, signs; characters 2-5", recipe, union(words(), characters_5), train.fit_linear),
-        Candidate(
-            "words, signs; prefixes 3 and pairs, 5", recipe, union(words(), prefixes_3, prefixes(5)), train.fit_linear
-        ),
-        Candidate(f"{ours}; characters 2-4", recipe, union(words(), prefixes_4, characters_4), train.fit_linear),
+        Candidate("none", "majority", union(words()), train.Recipe(lambda _: Majority(), ("temperature",), 0, (1,))),
+        Candidate("10,000 words and pairs, no stop words", "logistic", union(before), regression),
+        Candidate("words and pairs", "logistic", union(default), regression),
+        Candidate("words, signs and pairs", "logistic", union(words_2), regression),
+        Candidate("words, signs and pairs", "logistic, NB-weighted", union(words_2), weighted),
+        Candidate(ours, "logistic", train.features(), regression),
+        Candidate(ours, f"logistic, weights^{power:g}", train.features(), regression._replace(rebalancing=power)),
+        Candidate(ours, "logistic, balanced", train.features(), regression._replace(rebalancing=1)),
+        Candidate(ours, "SVM", train.features(), recipe._replace(rebalancing=0)),
+        Candidate(ours, f"{best}: **chosen**", train.features(), recipe),
+        Candidate(ours, "SVM, balanced", train.features(), recipe._replace(rebalancing=1)),
+        Candidate("words, signs and pairs", best, union(words_2), recipe),
+        Candidate("characters 2-5", best, union(characters_5), recipe),
+        Candidate("words, signs; characters 2-5", best, union(words(), characters_5), recipe),
+        Candidate("words, signs; prefixes 3 and pairs, 5", best, union(words(), prefixes_3, prefixes(5)), recipe),
+        Candidate(f"{ours}; characters 2-4", best, union(words(), prefixes_4, characters_4), recipe),
     ]
 
 
@@ -112,16 +116,6 @@ def calibrated(tuning: train.Tuning, texts: Sequence[str], labels: Labels) -> Fl
         factor = train.temperature(tuning.logits[others], tuning.link, labels[others])
         p[fold] = LINKS[tuning.link](factor * tuning.logits[fold])
     return p
-
-
-def microseconds(vectorizer: FeatureUnion, texts: Sequence[str]) -> float:
-    """What the fitted vectorizer takes for one text, scikit-learn's own way; the median of some."""
-    took = []
-    for text in texts[:200]:
-        started = time.perf_counter()
-        vectorizer.transform([text])
-        took.append(time.perf_counter() - started)
-    return float(np.median(took)) * 1e6
 
 
 def main() -> int:
@@ -135,25 +129,31 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     texts, _, labels, _ = train.split(data.texts, data.labels)
-    lines = [
-        f"{len(texts):,} texts (four fifths of `{data.path.name}`, sha256 `{data.sha256[:12]}…`), {FOLDS}-fold,",
-        f"made by `python -m model.compare --data {data.path.name}`.",
-        "",
-        "| features | classifier | C | accuracy | macro-F1 | ECE | log loss | thousand features | µs to cut one |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    header = (
+        "features",
+        "classifier",
+        "C",
+        "calibration",
+        "accuracy",
+        "macro-F1",
+        "ECE",
+        "log loss",
+        "thousand features",
+    )
+    rows = [header, ("---",) * len(header)]
     for candidate in candidates():
         print(f"{candidate.features} · {candidate.classifier}", file=sys.stderr, flush=True)
-        tuning = train.tune(candidate.vectorizer, candidate.fit, texts, labels, candidate.strengths)
+        tuning = train.tune(candidate.vectorizer, candidate.recipe, texts, labels)
         m = measures.measure(calibrated(tuning, texts, labels), labels)
-        width = candidate.vectorizer.fit_transform(texts).shape[1] / 1000
-        us = microseconds(candidate.vectorizer, texts)
-        line = (
-            f"| {candidate.features} | {candidate.classifier} | {tuning.strength:g} | {m['accuracy']:.4f} "
-            f"| {m['macro_f1']:.4f} | {m['ece']:.4f} | {m['log_loss']:.4f} | {width:.1f} | {us:.0f} |"
-        )
-        print(line, file=sys.stderr, flush=True)
-        lines.append(line)
+        width = candidate.vectorizer.fit(texts).get_feature_names_out().size / 1000
+        figures = (f"{tuning.strength:g}", tuning.method, *(f"{value:.4f}" for value in m.values()), f"{width:.1f}")
+        rows.append((candidate.features, candidate.classifier, *figures))
+        print(rows[-1], file=sys.stderr, flush=True)
+    lines = [
+        f"{len(texts):,} texts (four fifths of `{data.path.name}`, sha256 `{data.sha256[:12]}…`), {FOLDS}-fold.",
+        "",
+        *("| " + " | ".join(row) + " |" for row in rows),
+    ]
     arguments.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return 0
 

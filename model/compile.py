@@ -13,7 +13,10 @@ from sklearn.feature_selection import SelectorMixin
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import MaxAbsScaler
 
+from app.engine import Engine, load_engine
 from app.scorer import NO_KEY, bucket
+from model import manifest
+from model.dataset import Dataset
 from model.linear import Floats, NotCompilable, linear
 
 Arrays = dict[str, NDArray[Any]]
@@ -63,6 +66,14 @@ def compile_pipeline(pipeline: Pipeline, directory: Path) -> dict[str, Any]:
     for name, array in arrays.items():
         np.save(directory / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
     return {**form, "link": link, "longest_ngram": depth, "vectorizers": specs}
+
+
+def compiled(pipeline: Pipeline, directory: Path, data: Dataset) -> Engine:
+    """The engine of a fitted pipeline, with its artifacts in `directory`; their manifest lacks what only an evaluation
+    can tell. Raises NotCompilable."""
+    scorer = compile_pipeline(pipeline, directory)
+    manifest.write(directory, "compiled", pipeline.classes_, data, scorer=scorer, metrics={}, baseline={})
+    return load_engine(directory)
 
 
 def _features(step: Any) -> list[Features]:

@@ -19,7 +19,7 @@ from app.artifact import ArtifactError, sha256
 from app.engine import Engine, load_engine
 from app.sklearn_engine import PIPELINE, load_pipeline
 from model import dataset, manifest, measures, parity, train
-from model.compile import compile_pipeline
+from model.compile import compiled
 from model.dataset import Dataset
 from model.linear import NotCompilable
 
@@ -46,7 +46,8 @@ def check(path: Path) -> Any:
         p = pipeline.predict_proba(["a text", ""])
     except Exception as error:  # whatever a pipeline for other input raises
         remedy = "save the whole pipeline, vectorizer and classifier, after fit"
-        raise Unservable(f"{path}: it does not take texts ({type(error).__name__}: {error}); {remedy}") from None
+        said = " ".join(str(error).split())
+        raise Unservable(f"{path}: it does not take texts ({type(error).__name__}: {said}); {remedy}") from None
     if p.shape != (2, len(pipeline.classes_)) or not np.isfinite(p).all():
         raise Unservable(
             f"{path}: its probabilities are {p.shape}, not one for each of {len(pipeline.classes_)} labels"
@@ -79,9 +80,8 @@ def build(path: Path, data: Dataset, output: Path) -> Engine:
         directory = made / "artifacts"
         directory.mkdir()
         try:
-            scorer = compile_pipeline(pipeline, directory)
-            manifest.write(directory, "compiled", labels, data, scorer=scorer, metrics={}, baseline={})
-            about |= {"scorer": scorer, "parity": parity.check(pipeline, load_engine(directory), data.texts)}
+            tried = compiled(pipeline, directory, data)
+            about |= {"scorer": tried.manifest["scorer"], "parity": parity.check(pipeline, tried, data.texts)}
             engine = "compiled"
         except (NotCompilable, parity.Disparity) as reason:
             print(f"{path}: served by scikit-learn itself, since the scorer does not know {reason}", file=sys.stderr)

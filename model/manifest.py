@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -26,14 +26,15 @@ def libraries() -> dict[str, str]:
     return {name: version(name) for name in LIBRARIES}
 
 
-def write(directory: Path, engine: str, labels: Sequence[str], data: Dataset, **entries: Any) -> dict[str, Any]:
+def write(directory: Path, engine: str, labels: Iterable[object], data: Dataset, **entries: Any) -> dict[str, Any]:
     """Writes manifest.json for all files in `directory`, and returns it. No time is in it: same inputs, same bytes."""
     files = {path.name: sha256(path) for path in sorted(directory.iterdir()) if path.name != MANIFEST}
+    names = [str(label) for label in labels]
     manifest = {
         "format": FORMAT,
         "engine": engine,
-        "model_version": hashlib.sha256(json.dumps([engine, list(labels), files]).encode()).hexdigest()[:12],
-        "labels": list(labels),
+        "model_version": hashlib.sha256(json.dumps([engine, names, files]).encode()).hexdigest()[:12],
+        "labels": names,
         "data": {"name": data.path.name, "sha256": data.sha256, "rows": len(data.texts), "labels": data.counts()},
         "lock": {"name": LOCK.name, "sha256": sha256(LOCK)},
         "python": python_version(),

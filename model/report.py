@@ -80,9 +80,9 @@ def _card(data: Dataset, manifest: Mapping[str, Any], source: str) -> str:
 **What it does.** Names one of {len(manifest["labels"])} emotions for a short English text, with a probability for each.
 
 **What it is.** A linear SVM for each label on TF-IDF of words, signs and the words' first letters
-({manifest["features"]:,} features), with Platt's sigmoids, normalised. C={tuning["strength"]:g}, label weights to the
-power {tuning["rebalancing"]:g}, logits times {tuning["temperature"]:.3f} (temperature scaling). Compiled to plain
-arrays, which give the same label and probabilities on every text of the data (largest difference {manifest["parity"]:.1e}).
+({manifest["features"]:,} features): C={tuning["strength"]:g}, label weights to the power {tuning["rebalancing"]:g},
+calibration by {tuning["calibration"]} with logits times {tuning["temperature"]:.3f}. Compiled to plain arrays, which
+give the same label and probabilities on every text of the data (largest difference {manifest["parity"]:.1e}).
 
 **Data.** {source}: {counts}.
 

@@ -12,22 +12,22 @@ from scipy.optimize import minimize_scalar
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedKFold, train_test_split
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.svm import LinearSVC
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from model.linear import LINKS, Floats, Linear, linear
+from model.linear import LINKS, Floats
 
 Texts = Sequence[str]
 Labels = NDArray[np.str_]
-Fit = Callable[[float, Any, Labels], Linear]  # strength, matrix (n, f), labels (n,)
 
 SEED = 0
 FOLDS = 5  # of tuning: with fewer, models of fewer texts are judged, and all of them are better than they believe
 STRENGTHS = (0.05, 0.2, 0.8)  # of the fit to the data: scikit-learn's C
-REBALANCING = 0.3  # 0: labels count as often as they occur; 1: all labels count the same
+REBALANCING = 0.25  # 0: labels count as often as they occur; 1: all labels count the same
 
 # Words with their apostrophes, and what carries feeling on its own: emoticons, hearts, runs of ! and ?, emoji. Of links
 # and mentions only that there is one; the name of who is spoken to says nothing.
@@ -58,31 +58,38 @@ def features() -> FeatureUnion:
     return FeatureUnion([("words", words()), ("prefixes", prefixes(4, ngram_range=(1, 2)))])
 
 
-def weights(labels: Labels, rebalancing: float = REBALANCING) -> Floats:
+def weights(labels: Labels, rebalancing: float) -> Floats:
     """Of each row (n,): more for rare labels, which would never be named otherwise."""
     _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
     weight: Floats = (len(labels) / (len(counts) * counts)) ** rebalancing
     return weight[inverse]
 
 
-def classifier(strength: float) -> CalibratedClassifierCV:
-    """A linear SVM for each label against the rest, its margins made probabilities by Platt's sigmoids."""
-    svm = LinearSVC(C=strength, random_state=SEED)
-    return CalibratedClassifierCV(svm, method="sigmoid", ensemble=False, cv=3)
+def svm(strength: float) -> LinearSVC:
+    """A linear SVM for each label against the rest."""
+    return LinearSVC(C=strength, random_state=SEED)
 
 
-def fit_linear(strength: float, x: Any, labels: Labels) -> Linear:
-    """The classifier, fitted, as coefficients."""
-    return linear(classifier(strength).fit(x, labels, sample_weight=weights(labels)))
+class Recipe(NamedTuple):
+    """What cross-validation is to decide on."""
+
+    classifier: Callable[[float], Any]  # by its strength; with decision_function
+    methods: Sequence[str]  # of calibration, as in CalibratedClassifierCV: "sigmoid", "temperature"
+    rebalancing: float
+    strengths: Sequence[float]
+
+
+RECIPE = Recipe(svm, ("sigmoid", "temperature"), REBALANCING, STRENGTHS)
 
 
 class Tuning(NamedTuple):
     """What cross-validation found."""
 
     strength: float
+    method: str
     temperature: float  # what logits are multiplied by: the inverse of the usual T
     logits: Floats  # (n, k) of each text, by a model that did not see it; not multiplied yet
-    link: str
+    link: str  # of logits to probabilities
 
 
 def temperature(logits: Floats, link: str, labels: Labels) -> float:
@@ -93,18 +100,27 @@ def temperature(logits: Floats, link: str, labels: Labels) -> float:
         p = LINKS[link](np.exp(log_factor) * logits)
         return float(-np.log(p[np.arange(len(labels)), column]).mean())
 
-    return float(np.exp(minimize_scalar(loss, bounds=(-2, 2), method="bounded", options={"xatol": 1e-4}).x))
+    return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded", options={"xatol": 1e-4}).x))
+
+
+def sigmoids(margins: Floats, labels: Labels, weight: Floats) -> Floats:
+    """Margins (n, k) as the logits of each label against the rest (Platt, 1999)."""
+    logits = np.empty_like(margins)
+    for column, name in enumerate(np.unique(labels)):
+        margin = margins[:, [column]]
+        logistic = LogisticRegression(C=np.inf).fit(margin, labels == name, sample_weight=weight)
+        logits[:, column] = logistic.decision_function(margin)
+    return logits
 
 
 def tune(
     vectorizer: FeatureUnion,
-    fit: Fit,
+    recipe: Recipe,
     texts: Texts,
     labels: Labels,
-    strengths: Sequence[float] = STRENGTHS,
     report: Callable[[str], None] = lambda _: None,
 ) -> Tuning:
-    """Strength and temperature with the least log loss in stratified k-fold cross-validation.
+    """Strength, method and temperature with the least log loss in stratified k-fold cross-validation.
 
     Strengths are tried in order until one is worse than the one before.
     """
@@ -113,29 +129,45 @@ def tune(
     for seen, unseen in StratifiedKFold(FOLDS, shuffle=True, random_state=SEED).split(array, labels):
         fold = clone(vectorizer)
         folds.append((seen, unseen, fold.fit_transform(array[seen]), fold.transform(array[unseen])))
-    tunings: list[tuple[float, Tuning]] = []
-    for strength in strengths:
-        logits = np.zeros((len(labels), len(np.unique(labels))))
+    found: list[tuple[float, Tuning]] = []
+    for strength in recipe.strengths:
+        margins = np.zeros((len(labels), len(np.unique(labels))))
         for number, (seen, unseen, x, rest) in enumerate(folds, 1):
             report(f"C={strength:g}, fold {number} of {FOLDS}")
-            model = fit(strength, x, labels[seen])
-            logits[unseen] = model.logits(rest)
-        factor = temperature(logits, model.link, labels)
-        loss = log_loss(labels, LINKS[model.link](factor * logits))
-        tunings.append((loss, Tuning(strength, factor, logits, model.link)))
-        if len(tunings) > 1 and loss > tunings[-2][0]:
+            model = recipe.classifier(strength)
+            model.fit(x, labels[seen], sample_weight=weights(labels[seen], recipe.rebalancing))
+            margins[unseen] = model.decision_function(rest)
+        trials = [_calibrate(margins, labels, strength, method, recipe.rebalancing) for method in recipe.methods]
+        found.append(min(trials, key=lambda trial: trial[0]))
+        if len(found) > 1 and found[-1][0] > found[-2][0]:
             break
-    return min(tunings, key=lambda tuning: tuning[0])[1]
+    return min(found, key=lambda trial: trial[0])[1]
+
+
+def _calibrate(
+    margins: Floats, labels: Labels, strength: float, method: str, rebalancing: float
+) -> tuple[float, Tuning]:
+    """Log loss, and what has it."""
+    platt = method == "sigmoid"
+    logits = sigmoids(margins, labels, weights(labels, rebalancing)) if platt else margins
+    link = "sigmoid" if platt else "softmax"
+    factor = temperature(logits, link, labels)
+    loss = log_loss(labels, LINKS[link](factor * logits))
+    return loss, Tuning(strength, method, factor, logits, link)
 
 
 def fit(texts: Texts, labels: Labels, tuning: Tuning) -> Pipeline:
-    """The pipeline of features() and classifier(), fitted. The temperature is multiplied into its sigmoids, so that
+    """The pipeline of features() and a calibrated svm(), fitted. The temperature is in its calibrators, so that
     predict_proba is calibrated and nothing but scikit-learn is needed to load it."""
-    pipeline = Pipeline([("features", features()), ("classifier", classifier(tuning.strength))])
-    pipeline.fit(texts, labels, classifier__sample_weight=weights(labels))
-    for sigmoid in pipeline["classifier"].calibrated_classifiers_[0].calibrators:
-        sigmoid.a_ *= tuning.temperature
-        sigmoid.b_ *= tuning.temperature
+    classifier = CalibratedClassifierCV(svm(tuning.strength), method=tuning.method, ensemble=False, cv=FOLDS)
+    pipeline = Pipeline([("features", features()), ("classifier", classifier)])
+    pipeline.fit(texts, labels, classifier__sample_weight=weights(labels, REBALANCING))
+    for calibrator in pipeline["classifier"].calibrated_classifiers_[0].calibrators:
+        if tuning.method == "sigmoid":
+            calibrator.a_ *= tuning.temperature
+            calibrator.b_ *= tuning.temperature
+        else:
+            calibrator.beta_ = tuning.temperature
     return pipeline
 
 

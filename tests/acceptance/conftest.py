@@ -54,7 +54,9 @@ class Machine:
 @pytest.fixture(scope="session")
 def machine() -> Machine:
     control = Path(os.environ.get("VMLOPS_CONTROL_DIR", PROJECT / ".lab/lab"))
-    assert (control / "ssh_config").exists(), f"{control}/ssh_config is missing: run `make start-project` or `molecule converge`"
+    assert (control / "ssh_config").exists(), (
+        f"{control}/ssh_config is missing: run `make start-project` or `molecule converge`"
+    )
     words = (control / "ssh_config").read_text().split()
     own_ca = control / "certs/ca.crt"
     stack = yaml.safe_load((PROJECT / "inventory/stack.yml").read_text())

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -13,7 +12,21 @@ import pytest
 
 from tests.acceptance.conftest import SENTENCE, Machine
 
-LABELS = set("anger boredom empty enthusiasm fun happiness hate love neutral relief sadness surprise worry".split())
+LABELS = {
+    "anger",
+    "boredom",
+    "empty",
+    "enthusiasm",
+    "fun",
+    "happiness",
+    "hate",
+    "love",
+    "neutral",
+    "relief",
+    "sadness",
+    "surprise",
+    "worry",
+}
 
 
 def evidence(response: httpx.Response) -> str:
@@ -103,14 +116,13 @@ def test_http_redirects_to_https(machine: Machine) -> None:
 @pytest.mark.parametrize("name", ["localhost", "127.0.0.1", "address", "hostname"])
 def test_certificate_is_verified_for_every_name(machine: Machine, host: Any, name: str) -> None:
     name = {"address": machine.address, "hostname": machine.name}.get(name, name)
-    command = f"curl -sS -o /dev/null -w '%{{http_code}} %{{ssl_verify_result}}' --cacert /dev/stdin --resolve {name}:443:127.0.0.1 https://{name}/health"
+    curl = "curl -sS -o /dev/null -w '%{http_code} %{ssl_verify_result}' --cacert /dev/stdin"
+    command = f"{curl} --resolve {name}:443:127.0.0.1 https://{name}/health"
     result = host.run(f"printf %s '{machine.ca_file.read_text()}' | {command}")
     assert result.stdout == "200 0", (result.stdout, result.stderr)
 
 
-@pytest.mark.parametrize(
-    ("port", "path"), [("prometheus", "/api/v1/status/runtimeinfo"), ("prometheus", "/-/ready")]
-)
+@pytest.mark.parametrize(("port", "path"), [("prometheus", "/api/v1/status/runtimeinfo"), ("prometheus", "/-/ready")])
 def test_monitoring_answers_on_loopback(host: Any, machine: Machine, port: str, path: str) -> None:
     result = host.run(f"curl -s -o /dev/null -w '%{{http_code}}' http://127.0.0.1:{machine.ports[port]}{path}")
     assert result.stdout == "200", (result.stdout, result.stderr)

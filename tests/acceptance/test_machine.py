@@ -33,7 +33,9 @@ def test_every_instance_of_the_list_runs_and_no_other(host: Any, machine: Machin
     assert running == {f"vmlops-api-{name}.service" for name in machine.instances}, units
 
 
-@pytest.mark.parametrize("unit", ["vmlops-api.target", "nginx", "prometheus", "prometheus-node-exporter", "prometheus-nginx-exporter"])
+@pytest.mark.parametrize(
+    "unit", ["vmlops-api.target", "nginx", "prometheus", "prometheus-node-exporter", "prometheus-nginx-exporter"]
+)
 def test_service_starts_at_boot(host: Any, unit: str) -> None:
     assert host.check_output(f"systemctl is-enabled {unit}") == "enabled"
     assert host.check_output(f"systemctl is-active {unit}") == "active"
@@ -48,18 +50,26 @@ def test_instances_run_from_their_release_and_cannot_write(host: Any, machine: M
         assert host.check_output(f"stat -c %U /proc/{pid}") == "vmlops"
         as_service = f"nsenter -t {pid} -m setpriv --reuid vmlops --regid vmlops --clear-groups"
         # find ends with an error where it may not even look, which is as good.
-        found = host.run(f"{as_service} find / ( -path /proc -o -path /sys ) -prune -o -type d -writable -print".replace("(", "\\(").replace(")", "\\)"))
+        found = host.run(
+            f"{as_service} find / ( -path /proc -o -path /sys ) -prune -o -type d -writable -print".replace(
+                "(", "\\("
+            ).replace(")", "\\)")
+        )
         assert found.stdout.split() == [f"/run/vmlops-api-{name.replace('@', '-')}"], found.stdout
 
 
 def test_units_are_confined(host: Any, machine: Machine) -> None:
     for name in machine.instances:
         report = host.check_output(f"systemd-analyze security --no-pager --json=short vmlops-api-{name}.service")
-        exposed = {check["name"] for check in json.loads(report) if not check["set"] and float(check["exposure"] or 0) >= 0.3}
+        exposed = {
+            check["name"] for check in json.loads(report) if not check["set"] and float(check["exposure"] or 0) >= 0.3
+        }
         # It serves HTTP: these two are what it is for.
         assert exposed == {"PrivateNetwork=", "RestrictAddressFamilies=~AF_(INET|INET6)"}, report
 
 
 def test_serving_process_has_no_pickle_reader_installed(host: Any) -> None:
-    found = host.check_output("find -L /opt/vmlops/v1/venv -maxdepth 5 -name sklearn -o -maxdepth 5 -name scipy -o -maxdepth 5 -name joblib")
+    found = host.check_output(
+        "find -L /opt/vmlops/v1/venv -maxdepth 5 -name sklearn -o -maxdepth 5 -name scipy -o -maxdepth 5 -name joblib"
+    )
     assert found == "", found

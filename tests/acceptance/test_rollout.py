@@ -90,7 +90,7 @@ def test_new_release_replaces_the_old_one_without_a_failed_request(
     ("damage", "reason"),
     [
         ("truncate -s -1 $(ls model/*.npy | head -n 1)", "refused"),
-        ("sed -i 's/\"files\"/\"flies\"/' model/manifest.json", "refused"),
+        ('sed -i \'s/"files"/"flies"/\' model/manifest.json', "refused"),
         ("rm model/manifest.json", "refused"),
         ("sed -i 's/3\\./2./' release.json", "is for Python 2."),
     ],

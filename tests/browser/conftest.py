@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 
 from tests.templates.gateway_edge import Edge, running
 from tests.templates.gateway_stub import Seen
@@ -53,9 +53,20 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def open_page(edge: Edge, browser: Browser) -> Iterator[Any]:
-    """Opens the page with options of a browser context. Fails afterwards on whatever the console reported."""
-    contexts, complaints = [], []
+def complaints() -> list[str]:
+    """What the page's console and its requests reported. A test that expects some clears the list."""
+    return []
+
+
+@pytest.fixture
+def open_page(edge: Edge, browser: Browser, complaints: list[str]) -> Iterator[Any]:
+    """Opens the page with options of a browser context. Fails afterwards if there were complaints."""
+    contexts: list[BrowserContext] = []
+
+    def note(message: ConsoleMessage) -> None:
+        # Chromium reports every answer above 399; tests that provoke one look at the page instead.
+        if "the server responded" not in message.text:
+            complaints.append(message.text)
 
     def open_page(**options: Any) -> Page:
         options = {"http_credentials": {"username": "admin", "password": "admin"}} | options
@@ -63,9 +74,7 @@ def open_page(edge: Edge, browser: Browser) -> Iterator[Any]:
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        # Chromium reports every answer above 399; the tests that provoke one look at the page instead.
-        page.on("console", lambda message: complaints.append(message.text) if "the server responded" not in message.text else None)
-        page.on("requestfailed", lambda request: complaints.append(f"{request.url}: {request.failure}"))
+        page.on("console", note)
         page.goto("/")
         return page
 

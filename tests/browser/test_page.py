@@ -96,8 +96,8 @@ def test_problems_are_said(edge: Edge, open_page: OpenPage, status: int, body: d
     expect(page.get_by_role("heading", name="happiness")).to_be_visible()
 
 
-def test_without_a_password(open_page: OpenPage) -> None:
-    page = open_page(http_credentials=None)
+def test_with_a_wrong_password(open_page: OpenPage) -> None:
+    page = open_page(http_credentials={"username": "admin", "password": "wrong"})
     ask(page)
     expect(page.get_by_role("alert")).to_contain_text("password")
 
@@ -131,7 +131,7 @@ def test_nothing_comes_from_elsewhere(edge: Edge, open_page: OpenPage) -> None:
     assert {urlsplit(url).path for url in requested} >= {"/", "/static/page.css", "/static/page.js", "/predict"}
 
 
-def test_the_policy_holds(open_page: OpenPage) -> None:
+def test_the_policy_holds(open_page: OpenPage, complaints: list[str]) -> None:
     """What somebody might smuggle into the page neither runs nor leaves."""
     page = open_page()
     assert page.evaluate("""() => {
@@ -141,7 +141,9 @@ def test_the_policy_holds(open_page: OpenPage) -> None:
         return window.smuggled === undefined;
     }""")
     assert page.evaluate("fetch('https://127.0.0.1:1/').then(() => 'sent', () => 'blocked')") == "blocked"
-    page.evaluate("0")
+    assert complaints
+    assert all("Content Security Policy" in text for text in complaints), complaints
+    complaints.clear()
 
 
 def test_links(edge: Edge, open_page: OpenPage) -> None:

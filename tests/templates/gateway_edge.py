@@ -61,6 +61,7 @@ def write_tree(directory: Path, http: int = 80, https: int = 443, **options: Any
     options = {
         "vmlops_tls_certificate": str(directory / "server.crt"),
         "vmlops_tls_key": str(directory / "server.key"),
+        "vmlops_http_port": http,
         "vmlops_https_port": https,
         "gateway_users": USERS,
         "gateway_operators": OPERATORS,

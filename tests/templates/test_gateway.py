@@ -438,6 +438,8 @@ def test_plain_http_leads_to_https(edge: Edge) -> None:
     answer = httpx.post(f"http://127.0.0.1:{edge.http}/predict?a=b", json=SENTENCE)
     assert answer.status_code == 308
     assert answer.headers["location"] == f"https://127.0.0.1:{edge.https}/predict?a=b"
+    direct = httpx.get(f"http://127.0.0.1:{edge.http}/docs", headers={"Host": "lab"})
+    assert direct.headers["location"] == "https://lab/docs"
 
 
 def test_http2(edge: Edge) -> None:
@@ -519,7 +521,9 @@ def test_prometheus_and_grafana_are_for_operators(edge: Edge) -> None:
         operator.get("/grafana/api/live/ws", headers={"Connection": "Upgrade", "Upgrade": "websocket"})
         assert grafana.seen[-1].headers["upgrade"] == "websocket"
         assert grafana.seen[-1].headers["connection"] == "upgrade"
-    assert_problem(operator.get("/grafana/"), 503)
+    assert_problem(operator.get("/grafana/api/health"), 503)
+    assert operator.get("/grafana/", follow_redirects=False).headers["location"].endswith("/prometheus/consoles/vmlops.html")
+    assert_problem(user.get("/grafana/"), 401)
     assert operator.get("/prometheus", follow_redirects=False).headers["location"].endswith("/prometheus/")
 
 

@@ -27,7 +27,7 @@ def test_make_target_exists(target: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "target", "help build-project start-project run-project stop-project test test-api test-api-debug".split()
+    "target", ["help", "build-project", "start-project", "run-project", "stop-project", "test", "test-api", "test-api-debug"]
 )
 def test_targets_that_people_type_exist(target: str) -> None:
     assert target in TARGETS
@@ -38,7 +38,10 @@ def test_help_is_the_default_and_lists_every_target() -> None:
     assert {line.split()[0] for line in re.sub(r"\x1b\[[0-9;]*m", "", said).splitlines()} == TARGETS
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\(([^)#:]+)", README)) | set(re.findall(r"`([a-z_]+/[\w./]*|site\.yml)`", README))))
+@pytest.mark.parametrize(
+    "path",
+    sorted(set(re.findall(r"\]\(([^)#:]+)", README)) | set(re.findall(r"`([a-z_]+/[\w./]*|site\.yml)`", README))),
+)
 def test_path_exists(path: str) -> None:
     if path == "defaults/main.yml":  # of each role
         return
@@ -58,6 +61,9 @@ def test_own_servers_recipe_has_a_valid_playbook_and_inventory(tmp_path: Path) -
         assert result.returncode == 0, (command, result.stdout, result.stderr)
     listing = subprocess.run(
         ["ansible-inventory", "-i", "inventory/production", "--host", "emotions.example.org"],
-        cwd=tmp_path, check=True, capture_output=True, text=True,
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        text=True,
     ).stdout
     assert '"vmlops_instances"' in listing, "the copied environment must still have the shared variables"

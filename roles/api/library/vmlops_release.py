@@ -49,9 +49,7 @@ def source_files(project: Path) -> dict[str, Path]:
     model = project / "model" / "artifacts"
     files = {f"app/{path.relative_to(project / 'app')}": path for path in (project / "app").rglob("*")}
     files |= {f"model/{path.relative_to(model)}": path for path in model.rglob("*")}
-    return {
-        name: path for name, path in sorted(files.items()) if path.is_file() and "__pycache__" not in path.parts
-    }
+    return {name: path for name, path in sorted(files.items()) if path.is_file() and "__pycache__" not in path.parts}
 
 
 def requirements(project: Path) -> list[Path]:

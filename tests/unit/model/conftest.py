@@ -39,6 +39,6 @@ def built(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Built:
     return Built(directory, load_engine(directory / "artifacts"), joblib.load(directory / "model.joblib"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def engine(built: Built) -> Engine:
     return built.engine

@@ -1,0 +1,310 @@
+"""What the monitoring of a machine shows, and whom it tells, on the machine itself."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from tests.acceptance.conftest import Machine
+from tests.templates.render import evaluate, render
+
+Query = Callable[..., list[Any]]
+DEBUG = {"X-Experiment-Group": "debug"}
+SENTENCES = [
+    "I love this",
+    "how could you do that",
+    "nothing to do again, so dull",
+    "xyzzy plugh qwrtz",
+    "what a day!",
+] * 20
+# Not in vocabulary of metrics: PromQL's own words, where a name of a metric could stand.
+WORDS = {"and", "or", "unless", "bool", "offset"}
+
+
+@pytest.fixture(scope="module")
+def query(client: httpx.Client) -> Query:
+    """Ask Prometheus through the gateway: samples of an instant query; with start, end and step, of a range query."""
+
+    def run(expression: str, **over: float) -> list[Any]:
+        path = "query_range" if over else "query"
+        answer = client.get(f"/prometheus/api/v1/{path}", params={"query": expression} | over).json()
+        assert answer["status"] == "success", (expression, answer)
+        result: list[Any] = answer["data"]["result"]
+        return result
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def told(host: Any, machine: Machine) -> Callable[[], set[str]]:
+    """Returns the names of the alerts that Alertmanager has, but for those that inhibit each other."""
+
+    def names() -> set[str]:
+        answer = host.check_output(f"curl -s http://127.0.0.1:{machine.ports['alertmanager']}/api/v2/alerts")
+        return {alert["labels"]["alertname"] for alert in json.loads(answer)}
+
+    return names
+
+
+@pytest.fixture(scope="module")
+def traffic(client: httpx.Client, machine: Machine) -> Callable[[], None]:
+    """Returns a function that makes one of everything that a panel shows: both versions, batches, 401, 404, 422."""
+
+    def make() -> None:
+        for headers in ({}, {}, {}, DEBUG):
+            client.post("/predict", json={"sentence": "I love this"}, headers=headers)
+            client.post("/predict/batch", json={"sentences": SENTENCES}, headers=headers)
+        client.post("/predict", json={"sentence": 1})
+        client.get("/nowhere")
+        client.post("/predict", json={"sentence": "x"}, auth=(machine.credentials[0], "wrong"))
+
+    return make
+
+
+@pytest.fixture
+def all_up_again(host: Any) -> Iterator[None]:
+    yield
+    host.check_output("systemctl start vmlops-api.target && systemctl start 'vmlops-api-v*@*' --all")
+
+
+def rules() -> list[Any]:
+    files = [render("prometheus", f"{file}.j2") for file in evaluate("_prometheus_rules", "prometheus")]
+    return [rule for file in files for group in yaml.safe_load(file)["groups"] for rule in group["rules"]]
+
+
+def targets() -> list[tuple[str, str, Any]]:
+    """Every query of every panel: dashboard, panel, target."""
+    found = []
+    for specification in evaluate("_grafana_dashboards", "grafana"):
+        text = render("grafana", "etc/grafana/dashboards/dashboard.json.j2", dashboard=specification)
+        for panel in json.loads(text)["panels"]:
+            found += [(specification["uid"], panel["title"], target) for target in panel.get("targets", [])]
+    return found
+
+
+def pages(host: Any, machine: Machine) -> dict[str, str]:
+    """Prometheus's pages as they are delivered."""
+    names = [
+        path.rpartition("/")[2] for path in evaluate("_prometheus_consoles", "prometheus") if path.endswith("html")
+    ]
+    url = f"http://127.0.0.1:{machine.ports['prometheus']}/consoles"
+    return {name: host.check_output(f"curl -sf {url}/{name}") for name in names}
+
+
+def charts(page: str) -> list[str]:
+    from html import unescape
+
+    return [unescape(text) for text in re.findall(r'data-query="([^"]*)"', page)]
+
+
+def metric_names(expression: str) -> set[str]:
+    """Names of metrics in an expression of PromQL."""
+    bare = re.sub(r'"[^"]*"|\'[^\']*\'|\{[^}]*\}|\[[^\]]*\]', " ", re.sub(r'"[^"]*"|\'[^\']*\'', "", expression))
+    bare = re.sub(r"\b(by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)", " ", bare)
+    return set(re.findall(r"(?<![\w.:])[a-zA-Z_:][\w:]*(?![\w:]|\s*\()", bare)) - WORDS
+
+
+def test_metric_names_are_found() -> None:
+    assert metric_names(
+        'sum by (a, b) (rate(x_total{c="d", e=~"f|g"}[5m])) / on (host) y:z and up == 0 or vector(0)'
+    ) == {
+        "x_total",
+        "y:z",
+        "up",
+    }
+
+
+def test_every_target_answers(query: Query, machine: Machine, eventually: Any) -> None:
+    eventually(
+        lambda: all(s["value"][1] == "1" for s in query("up{host!=''} or up{replica!=''}")), "all targets are up"
+    )
+    by_job = {s["metric"]["job"]: int(s["value"][1]) for s in query("count by (job) (up{host!=''} or up{replica!=''})")}
+    assert by_job == {
+        job: len(machine.instances) if job == "api" else 1 for job in evaluate("_prometheus_jobs", "prometheus")
+    }
+
+
+def test_every_name_in_rules_and_panels_exists(host: Any, machine: Machine, traffic: Any, eventually: Any) -> None:
+    expressions = [rule["expr"] for rule in rules()] + [target["expr"] for _, _, target in targets()]
+    expressions += [chart for page in pages(host, machine).values() for chart in charts(page)]
+    wanted = set().union(*map(metric_names, expressions))
+    url = f"http://127.0.0.1:{machine.ports['prometheus']}/api/v1/label/__name__/values"
+    print(f"{len(wanted)} names in {len(expressions)} expressions")
+
+    def missing() -> set[str]:
+        traffic()
+        return wanted - set(json.loads(host.check_output(f"curl -s {url}"))["data"])
+
+    try:
+        eventually(lambda: not missing(), "every name is a metric", seconds=150)
+    finally:
+        print("missing:", missing())
+
+
+def test_every_panel_has_data(query: Query, host: Any, machine: Machine, traffic: Any, eventually: Any) -> None:
+    queries = {
+        f"{uid}: {panel} ({t['refId']})": t["expr"].replace("$__rate_interval", "1m") for uid, panel, t in targets()
+    }
+    for name, page in pages(host, machine).items():
+        queries |= {f"{name}: {chart}": chart for chart in charts(page)}
+    assert len(queries) > 60
+
+    def empty() -> list[str]:
+        traffic()
+        return [
+            name
+            for name, expression in queries.items()
+            if not any(not math.isnan(float(sample["value"][1])) for sample in query(expression))
+        ]
+
+    try:
+        eventually(lambda: not empty(), "every panel has data", seconds=150)
+    finally:
+        print("empty:", empty())
+
+
+def test_pages_show_numbers(host: Any, machine: Machine) -> None:
+    for name, page in pages(host, machine).items():
+        assert "error" not in page.lower().replace("answer.error", ""), name
+        tiles = re.findall(r"<dt>(.*?)</dt><dd[^>]*>(.*?)</dd>", page, re.DOTALL)
+        print(name, tiles)
+        assert not [title for title, value in tiles if "no data yet" in value]
+
+
+def test_operators_reach_it_through_the_gateway(client: httpx.Client, machine: Machine) -> None:
+    answer = client.get("/prometheus/api/v1/query", params={"query": "up"})
+    assert (answer.status_code, answer.json()["status"]) == (200, "success")
+    page = client.get("/prometheus/consoles/vmlops.html")
+    assert (page.status_code, page.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    with machine.client(auth=None) as stranger:
+        assert stranger.get("/prometheus/api/v1/query").status_code == 401
+
+
+def test_samples_are_bounded(host: Any, machine: Machine) -> None:
+    answer = host.check_output(f"curl -s http://127.0.0.1:{machine.ports['prometheus']}/api/v1/status/flags")
+    flags = json.loads(answer)["data"]
+    assert flags["storage.tsdb.retention.time"] == "30d"
+    assert flags["storage.tsdb.retention.size"] == "2GiB"
+
+
+def test_watchdog_reaches_alertmanager(told: Any, eventually: Any) -> None:
+    eventually(lambda: "Watchdog" in told(), "the Watchdog reaches Alertmanager", seconds=90)
+
+
+def test_a_dead_replica_is_told_and_then_all_and_then_none(
+    host: Any, machine: Machine, told: Any, query: Query, eventually: Any, all_up_again: None
+) -> None:
+    units = [f"vmlops-api-{name}" for name in machine.instances if name.startswith("v1@")]
+    host.check_output(f"systemctl stop {units[0]}")
+    eventually(lambda: "ReplicaDown" in told(), "ReplicaDown reaches Alertmanager", seconds=90)
+    assert "AllReplicasDown" not in told()
+
+    host.check_output(f"systemctl stop {' '.join(units)}")
+    eventually(lambda: "AllReplicasDown" in told(), "AllReplicasDown reaches Alertmanager", seconds=90)
+    page = query('ALERTS{alertname="AllReplicasDown", alertstate="firing"}')
+    assert page[0]["metric"]["severity"] == "page"
+
+    host.check_output(f"systemctl start {' '.join(units)}")
+    firing = 'ALERTS{alertname=~"ReplicaDown|AllReplicasDown"}'
+    eventually(lambda: not query(firing), "the alerts end", seconds=90)
+    eventually(
+        lambda: not {"ReplicaDown", "AllReplicasDown"} & told(), "Alertmanager knows that they ended", seconds=90
+    )
+
+
+def test_samples_survive_a_kill(host: Any, query: Query, eventually: Any) -> None:
+    before = query("count_over_time(up{job='prometheus'}[1h])")[0]
+    pid = host.check_output("systemctl show --value -p MainPID prometheus")
+    host.check_output("systemctl kill --signal=KILL prometheus")
+    ready = "curl -sf -o /dev/null http://127.0.0.1:9090/-/ready"
+    eventually(
+        lambda: host.check_output("systemctl show --value -p MainPID prometheus") not in ("0", pid), "it starts again"
+    )
+    eventually(lambda: host.run(ready).rc == 0, "it is ready again", seconds=60)
+    at_that_time = query(
+        "count_over_time(up{job='prometheus'}[1h])", start=before["value"][0], end=before["value"][0], step=15
+    )
+    print(before, at_that_time)
+    # What had not been written when it died may be missing, not more.
+    assert int(at_that_time[0]["values"][0][1]) >= int(before["value"][1]) - 1
+
+
+def test_samples_survive_a_full_disk(host: Any, eventually: Any) -> None:
+    """A Prometheus of its own on a small file system, which is filled and emptied again."""
+    directory, url = "/run/vmlops-full-disk", "http://127.0.0.1:19090"
+    config = "global: {scrape_interval: 1s}\nscrape_configs: [{job_name: self, static_configs: [{targets: ['127.0.0.1:19090']}]}]"
+
+    def samples() -> int:
+        answer = host.run(f"curl -sG {url}/api/v1/query --data-urlencode 'query=count_over_time(up[10m])'")
+        result = json.loads(answer.stdout or "{}").get("data", {}).get("result", [])
+        return int(result[0]["value"][1]) if result else 0
+
+    host.check_output(f"mkdir -p {directory} && mount -t tmpfs -o size=48m,mode=0755,uid=prometheus full {directory}")
+    try:
+        host.check_output(f"printf '%s' {shlex.quote(config)} > {directory}/prometheus.yml")
+        command = f"""systemd-run --quiet --unit=vmlops-full-disk -p User=prometheus -p Restart=no prometheus
+            --config.file={directory}/prometheus.yml --storage.tsdb.path={directory}/data --web.listen-address=127.0.0.1:19090"""
+        host.check_output(" ".join(command.split()))
+        eventually(lambda: samples() >= 5, "it has samples")
+
+        host.run(f"dd if=/dev/zero of={directory}/filling bs=1M")
+        assert host.check_output(f"df --output=avail {directory} | tail -1").strip() == "0"
+        eventually(
+            lambda: "no space left" in host.run("journalctl -u vmlops-full-disk -n 50").stdout,
+            "the full disk is noticed",
+        )
+        assert samples() >= 5, "what it had can be asked for while the disk is full"
+
+        host.check_output(f"rm {directory}/filling")
+        host.check_output("systemctl kill --signal=KILL vmlops-full-disk; systemctl reset-failed vmlops-full-disk || :")
+        host.check_output(" ".join(command.split()))
+        eventually(lambda: samples() >= 5, "what was on disk is still there")
+        had = samples()
+        eventually(lambda: samples() > had, "it goes on")
+    finally:
+        print(host.run("journalctl -u vmlops-full-disk -n 20 --no-pager").stdout)
+        host.run("systemctl stop vmlops-full-disk; systemctl reset-failed vmlops-full-disk")
+        host.check_output(f"umount {directory} && rmdir {directory}")
+
+
+def test_grafana_serves_or_says_why_not(host: Any, machine: Machine, client: httpx.Client) -> None:
+    left_out = host.file("/etc/vmlops/left_out.d/grafana")
+    if left_out.exists:
+        assert re.fullmatch(r"Grafana: .*cannot be reached.*\n", left_out.content_string)
+        assert not host.file("/etc/apt/sources.list.d/grafana.sources").exists, "it would break apt update"
+        assert not host.package("grafana").is_installed
+        return
+    url = f"http://127.0.0.1:{machine.ports['grafana']}"
+    assert json.loads(host.check_output(f"curl -s {url}/api/health"))["database"] == "ok"
+    assert host.check_output(f"curl -s -o /dev/null -w %{{http_code}} {url}/api/search") == "401"
+    found = json.loads(host.check_output(f"curl -s -u admin:admin {url}/api/search?tag=vmlops"))
+    assert {dashboard["uid"] for dashboard in found} == {s["uid"] for s in evaluate("_grafana_dashboards", "grafana")}
+    assert client.get("/grafana/api/health").status_code == 200
+
+
+def test_monitoring_is_cheap(host: Any, machine: Machine) -> None:
+    """Under 300 MB and, at rest, under 5 % of one core: processes' proportional memory, control groups' CPU over 20 seconds."""
+    units = ["prometheus", "prometheus-alertmanager", "prometheus-node-exporter", "prometheus-nginx-exporter", "mtail"]
+    cpu = "; ".join(
+        f"awk '/^usage_usec/ {{print $2}}' /sys/fs/cgroup$(systemctl show --value -p ControlGroup {u})/cpu.stat"
+        for u in units
+    )
+    pss = "; ".join(
+        f"awk '/^Pss:/ {{print $2}}' /proc/$(systemctl show --value -p MainPID {u})/smaps_rollup" for u in units
+    )
+    samples = host.check_output(f"({cpu}); sleep 20; ({cpu}); ({pss})").split()
+    n = len(units)
+    before, after, memory = ([int(s) for s in samples[i * n : (i + 1) * n]] for i in range(3))
+    share = {u: (b - a) / 20e6 for u, a, b in zip(units, before, after, strict=True)}
+    megabytes = {u: m / 1024 for u, m in zip(units, memory, strict=True)}
+    print("\n".join(f"{u:28} {share[u]:6.2%} of a core {megabytes[u]:7.1f} MB" for u in units))
+    assert sum(megabytes.values()) < 300
+    assert sum(share.values()) < 0.05

@@ -1,0 +1,83 @@
+"""Clients that each ask for predictions at a steady pace, run on the machine itself: `python3 - < load.py OPTIONS`, standard library only.
+
+Each client has an address of the loopback network of its own, so that none meets the limit by client. At the end, one JSON object:
+{"codes": {"200": 1234, "error ConnectionResetError": 1}, "milliseconds": [median, 99th percentile, maximum]}
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import http.client
+import json
+import ssl
+import threading
+import time
+from collections import Counter
+
+BODY = json.dumps({"sentence": "Oh yeah, that was soooo cool!"})
+
+
+class Client(threading.Thread):
+    def __init__(self, number: int, options: argparse.Namespace, end: float) -> None:
+        super().__init__()
+        self.source = f"127.{options.network}.{number // 250}.{number % 250 + 1}"
+        self.options, self.end = options, end
+        self.pause = 1 / options.rate if options.rate else 0
+        self.codes: Counter[str] = Counter()
+        self.seconds: list[float] = []
+
+    def connect(self) -> http.client.HTTPSConnection:
+        context = ssl._create_unverified_context()
+        return http.client.HTTPSConnection("127.0.0.1", context=context, source_address=(self.source, 0), timeout=15)
+
+    def run(self) -> None:
+        connection = self.connect()
+        attempt = 0
+        while (start := time.monotonic()) < self.end:
+            attempt += 1
+            password = f"guess {self.source} {attempt}" if self.options.guess else "admin"
+            headers = {
+                "Authorization": "Basic " + base64.b64encode(f"admin:{password}".encode()).decode(),
+                "Content-Type": "application/json",
+            } | ({"X-Experiment-Group": "debug"} if self.options.debug else {})
+            try:
+                connection.request("POST", self.options.path, BODY, headers)
+                answer = connection.getresponse()
+                answer.read()
+                self.codes[str(answer.status)] += 1
+                if answer.will_close:
+                    connection.close()
+            except (OSError, http.client.HTTPException) as error:
+                self.codes[f"error {type(error).__name__}"] += 1
+                connection.close()
+                connection = self.connect()
+            taken = time.monotonic() - start
+            self.seconds.append(taken)
+            time.sleep(max(0.0, self.pause - taken))
+        connection.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--clients", type=int, default=20)
+    parser.add_argument("--rate", type=float, default=8, help="requests a second and client; 0 for as many as there can be")
+    parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--path", default="/predict")
+    parser.add_argument("--network", type=int, default=20, help="second part of the addresses")
+    parser.add_argument("--debug", action="store_true", help="ask v2")
+    parser.add_argument("--guess", action="store_true", help="a wrong password, another one every time")
+    options = parser.parse_args()
+    end = time.monotonic() + options.seconds
+    clients = [Client(number, options, end) for number in range(options.clients)]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join()
+    codes = sum((client.codes for client in clients), Counter())
+    times = sorted(1000 * second for client in clients for second in client.seconds)
+    spread = [round(times[int(share * (len(times) - 1))], 1) for share in (0.5, 0.99, 1)]
+    print(json.dumps({"codes": codes, "milliseconds": spread}))
+
+
+main()

@@ -1,0 +1,163 @@
+"""The role tls, run against directories of a test: the CA, the signing, the renewal, and certificates that are provided."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import ssl
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from tests.templates.gateway_edge import certificate
+from tests.templates.render import ROOT, evaluate, render
+
+NAMES = ["localhost", "127.0.0.1", "api.example.org", "2001:db8::1"]
+
+
+class Site:
+    """A target and a control machine, both below one directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.certificate, self.key = directory / "etc/server.crt", directory / "etc/server.key"
+        self.ca, self.ca_key = directory / "certs/ca.crt", directory / "certs/ca.key"
+        self.play = directory / "play.yml"
+        tasks = [{"ansible.builtin.import_role": {"name": "tls"}}]
+        play = {"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": tasks}
+        self.play.write_text(yaml.safe_dump([play]))
+
+    def run(self, fails: bool = False, **variables: Any) -> str:
+        """Runs the role; the names of the tasks that changed something, or its message where it `fails`."""
+        settings = {
+            "ansible_python_interpreter": sys.executable,
+            "vmlops_server_names": NAMES,
+            "vmlops_tls_certificate": str(self.certificate),
+            "vmlops_tls_key": str(self.key),
+            "tls_ca_dir": str(self.ca.parent),
+        } | variables
+        environment = os.environ | {
+            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+            "ANSIBLE_ROLES_PATH": str(ROOT / "roles"),
+            "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.default",
+            "ANSIBLE_DISPLAY_SKIPPED_HOSTS": "false",
+            "ANSIBLE_NOCOLOR": "true",
+        }
+        # What the distribution's packages do, the interpreter of the tests has.
+        program = Path(sys.executable).with_name("ansible-playbook")
+        command = [program, "-i", "localhost,", self.play, "--skip-tags", "packages", "-e", json.dumps(settings)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
+        print(done.stdout, done.stderr)
+        assert bool(done.returncode) is fails
+        if fails:
+            return done.stdout + done.stderr
+        return "\n".join(re.findall(r"TASK \[tls : (.*?)\] \**\nchanged", done.stdout))
+
+    def load(self) -> x509.Certificate:
+        return x509.load_pem_x509_certificate(self.certificate.read_bytes())
+
+    def verify(self) -> None:
+        context = ssl.create_default_context(cafile=str(self.ca))
+        assert context.cert_store_stats()["x509_ca"] == 1
+        command = ["openssl", "verify", "-x509_strict", "-purpose", "sslserver", "-CAfile", self.ca, self.certificate]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+def test_selfsigned(site: Site) -> None:
+    """One long walk, since each run takes seconds: made, kept, renewed, signed for other names, made by another CA."""
+    assert "Sign the certificate" in site.run()
+    first, ca, key = site.load(), site.ca.read_bytes(), site.key.read_bytes()
+    site.verify()
+    names = first.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["localhost", "api.example.org"]
+    assert [str(address) for address in names.get_values_for_type(x509.IPAddress)] == ["127.0.0.1", "2001:db8::1"]
+    usage = first.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert list(usage) == [ExtendedKeyUsageOID.SERVER_AUTH]
+    days = (first.not_valid_after_utc - first.not_valid_before_utc).days
+    assert 396 <= days <= 398
+    assert site.key.stat().st_mode & 0o777 == 0o600
+    assert site.ca_key.stat().st_mode & 0o777 == 0o600
+    assert b"PRIVATE" not in site.certificate.read_bytes()
+
+    assert site.run() == ""
+
+    # Ten days left are fewer than thirty: renewed, with the same key and the same CA.
+    site.run(vmlops_server_names=["localhost"], tls_certificate_days=10)
+    short = site.load()
+    assert (short.not_valid_after_utc - short.not_valid_before_utc).days == 10
+    assert site.run(vmlops_server_names=["localhost"]) == "Sign the certificate\nPut the certificate in place"
+    assert (site.load().not_valid_after_utc - site.load().not_valid_before_utc).days >= 396
+    assert (site.ca.read_bytes(), site.key.read_bytes()) == (ca, key)
+
+    # A CA that was lost is replaced, and the certificate with it.
+    site.ca.unlink()
+    site.ca_key.unlink()
+    assert "Sign the certificate" in site.run()
+    site.verify()
+    assert site.ca.read_bytes() != ca
+
+
+def test_provided(site: Site, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    certificate(tmp_path)
+    certificate(other)
+    files = {"tls_provided_certificate": f"{tmp_path}/server.crt", "tls_provided_key": f"{tmp_path}/server.key"}
+    assert site.run(tls_mode="provided", **files) == (
+        "Make the directory of the certificate\nPut the key and the certificate in place"
+    )
+    assert site.certificate.read_bytes() == (tmp_path / "server.crt").read_bytes()
+    assert site.key.stat().st_mode & 0o777 == 0o600
+    assert site.run(tls_mode="provided", **files) == ""
+
+    before = site.certificate.read_bytes()
+    message = site.run(fails=True, tls_mode="provided", **files | {"tls_provided_certificate": f"{other}/server.crt"})
+    assert "must be the certificate of the key" in " ".join(message.split())
+    assert site.certificate.read_bytes() == before
+    assert "set tls_provided_certificate" in " ".join(site.run(fails=True, tls_mode="provided").split())
+
+
+def test_acme_asks_for_public_names_only() -> None:
+    names = ["localhost", "127.0.0.1", "2001:db8::1", "lab", "api.example.org", "api.example.org", "10.example.org"]
+    command = evaluate("_tls_acme_command", "tls", vmlops_server_names=names, tls_acme_email="ops@example.org")
+    print(command)
+    assert [command[i + 1] for i, word in enumerate(command) if word == "--domain"] == ["api.example.org", "10.example.org"]
+    assert command[command.index("--email") + 1] == "ops@example.org"
+    assert "--register-unsafely-without-email" in evaluate("_tls_acme_command", "tls", vmlops_server_names=names)
+
+
+def test_acme_without_a_public_name_is_refused(site: Site) -> None:
+    message = site.run(fails=True, tls_mode="acme", vmlops_server_names=["localhost", "127.0.0.1"])
+    assert "needs a public name" in " ".join(message.split())
+
+
+def test_the_hook_hands_the_certificate_to_nginx(site: Site, tmp_path: Path) -> None:
+    lineage, target, programs = tmp_path / "lineage", tmp_path / "target", tmp_path / "bin"
+    for directory in (lineage, target, programs):
+        directory.mkdir()
+    (lineage / "privkey.pem").write_text("key")
+    (lineage / "fullchain.pem").write_text("chain")
+    reload = programs / "systemctl"
+    reload.write_text(f"#!/bin/sh\necho \"$@\" > {target}/reload\n")
+    reload.chmod(0o755)
+    paths = {"vmlops_tls_certificate": f"{target}/server.crt", "vmlops_tls_key": f"{target}/server.key"}
+    hook = tmp_path / "hook"
+    hook.write_text(render("tls", "etc/letsencrypt/renewal-hooks/vmlops", **paths))
+    environment = {"RENEWED_LINEAGE": str(lineage), "PATH": f"{programs}:/usr/bin:/bin"}
+    subprocess.run(["sh", hook], env=environment, check=True)
+    assert (target / "server.crt").read_text() == "chain"
+    assert (target / "server.key").stat().st_mode & 0o777 == 0o600
+    assert (target / "reload").read_text() == "reload nginx.service\n"

@@ -1,0 +1,133 @@
+"""`make model`, from data to artifacts."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.artifact import sha256
+from model import __main__ as command
+from model import measures, parity, report, train
+from model.dataset import Dataset
+from model.manifest import LOCK
+from model.progress import Progress
+from tests.unit.model.conftest import SHIPPED, Built
+
+EVERYDAY = Path(__file__).parent.parent / "data" / "everyday_sentences.csv"
+
+
+def contents(directory: Path) -> dict[str, str]:
+    return {path.name: sha256(path) for path in directory.iterdir()}
+
+
+def test_manifest(built: Built, data: Dataset) -> None:
+    manifest: dict[str, Any] = json.loads((built.directory / "artifacts" / "manifest.json").read_text())
+    assert manifest["engine"] == "compiled"
+    assert manifest["labels"] == sorted(set(data.labels))
+    assert manifest["data"]["sha256"] == sha256(SHIPPED)
+    assert manifest["lock"]["sha256"] == sha256(LOCK)
+    assert set(manifest["libraries"]) >= {"numpy", "scipy", "scikit-learn"}
+    assert manifest["source"]["sha256"] == sha256(built.directory / "model.joblib")
+    arrays = {path.name for path in (built.directory / "artifacts").glob("*.npy")}
+    assert set(manifest["files"]) == arrays, "every file is vouched for"
+    metrics = manifest["metrics"]
+    assert metrics["accuracy"] > 0.55, metrics
+    assert metrics["macro_f1"] > 0.55, metrics
+    assert metrics["ece"] < 0.06, metrics
+    baseline = manifest["baseline"]
+    assert sum(baseline["labels"].values()) == pytest.approx(1)
+    for name in ("confidence", "oov", "length"):
+        assert len(baseline[name]["edges"]) == len(baseline[name]["shares"]) + 1
+        assert sum(baseline[name]["shares"]) == pytest.approx(1)
+
+
+def test_same_data_same_bytes(built: Built, data: Dataset, tmp_path: Path) -> None:
+    with train.one_thread():
+        command.build(data, tmp_path, Progress())
+    assert contents(tmp_path / "artifacts") == contents(built.directory / "artifacts")
+
+
+def test_parity_on_every_text(built: Built, data: Dataset) -> None:
+    assert parity.check(built.pipeline, built.engine, data.texts) < 1e-12
+    one_by_one = [built.engine.score(text) for text in data.texts]
+    for score, batched in zip(one_by_one, built.engine.score_batch(data.texts), strict=True):
+        assert score.label == batched.label
+        assert score.probabilities == pytest.approx(batched.probabilities, abs=1e-12)
+        assert score[3:] == batched[3:]
+
+
+def test_everyday_sentences(built: Built) -> None:
+    with EVERYDAY.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    scores = built.engine.score_batch([row["content"] for row in rows])
+    wrong = [
+        (row["sentiment"], s.label, row["content"])
+        for row, s in zip(rows, scores, strict=True)
+        if s.label != row["sentiment"]
+    ]
+    assert len(wrong) <= 0.3 * len(rows), wrong
+    for label in built.engine.labels:
+        mine = sum(row["sentiment"] == label for row in rows)
+        missed = [row for row in wrong if row[0] == label]
+        assert len(missed) <= 0.5 * mine, missed
+
+
+def test_report(built: Built) -> None:
+    page = (built.directory / "report" / "README.md").read_text()
+    card = (built.directory / "report" / "model-card.md").read_text()
+    for label in built.engine.labels:
+        assert f"| {label} |" in page
+        assert label in card
+    metrics = built.engine.manifest["metrics"]
+    assert f"| this model | {metrics['accuracy']:.3f} | {metrics['macro_f1']:.3f} |" in page
+    assert "| majority |" in page
+    for picture in ("confusion.png", "reliability.png"):
+        assert f"]({picture})" in page
+        assert (built.directory / "report" / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_failure_leaves_what_was_there(
+    data: Dataset, built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "artifacts").mkdir()
+    (tmp_path / "artifacts" / "manifest.json").write_text("old")
+
+    def fail(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "tune", lambda *_, **__: train.Tuning(0.2, "temperature", 5.0, np.zeros(0), "softmax"))
+    monkeypatch.setattr(report, "write", fail)
+    with pytest.raises(KeyboardInterrupt):
+        command.build(data, tmp_path, Progress())
+    assert [path.name for path in tmp_path.iterdir()] == ["artifacts"]
+    assert [path.read_text() for path in (tmp_path / "artifacts").iterdir()] == ["old"]
+
+
+def test_command_refuses_broken_data(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bad.csv").write_text("sentiment,content\njoy,hello\n")
+    monkeypatch.setattr(sys, "argv", ["model", "--data", str(tmp_path / "bad.csv"), "--output", str(tmp_path / "out")])
+    assert command.main() == 1
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 1
+    assert f"{tmp_path / 'bad.csv'}:2: unknown label 'joy'" in said.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_ece_by_hand() -> None:
+    p = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.4, 0.6]])
+    labels = np.array(["a", "b", "b", "b"])
+    # Confidence 0.9 is right once in two, 0.6 always.
+    assert measures.measure(p, labels)["ece"] == pytest.approx(0.5 * 0.4 + 0.5 * 0.4)
+    assert measures.measure(p, labels)["accuracy"] == 0.75
+
+
+def test_histogram_bins_hold_their_upper_edge() -> None:
+    assert measures.histogram([0.0, 0.1, 0.11, 1.0], [0.0, 0.1, 0.5, 1.0])["shares"] == [0.5, 0.25, 0.25]

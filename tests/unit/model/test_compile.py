@@ -1,0 +1,170 @@
+"""Pipelines that people bring: compiled where that is possible, with scikit-learn's own answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.decomposition import TruncatedSVD
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer, TfidfTransformer, TfidfVectorizer
+from sklearn.feature_selection import SelectKBest, chi2
+from sklearn.linear_model import LogisticRegression, SGDClassifier
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.naive_bayes import ComplementNB, MultinomialNB
+from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline, make_union
+from sklearn.preprocessing import MaxAbsScaler
+from sklearn.svm import LinearSVC
+
+from app.engine import Engine
+from model import parity
+from model.compile import compile_pipeline, compiled
+from model.dataset import Dataset
+from model.linear import NotCompilable
+
+LOGISTIC = LogisticRegression(C=0.3, max_iter=1000)
+SVM = LinearSVC(C=0.1, random_state=0)
+
+# Each with what it is about; the classifier fits 900 texts in a fraction of a second.
+PIPELINES: dict[str, Pipeline] = {
+    "words": make_pipeline(TfidfVectorizer(), LOGISTIC),
+    "pairs and triples only": make_pipeline(TfidfVectorizer(ngram_range=(2, 3), min_df=2), LOGISTIC),
+    "sublinear, l1, no idf": make_pipeline(TfidfVectorizer(sublinear_tf=True, norm="l1", use_idf=False), LOGISTIC),
+    "no norm, binary": make_pipeline(TfidfVectorizer(norm=None, binary=True), LOGISTIC),
+    "stop words, accents stripped": make_pipeline(
+        TfidfVectorizer(stop_words="english", strip_accents="unicode", ngram_range=(1, 2)), LOGISTIC
+    ),
+    "ASCII, case kept": make_pipeline(TfidfVectorizer(strip_accents="ascii", lowercase=False), LOGISTIC),
+    "few features": make_pipeline(TfidfVectorizer(max_features=50, ngram_range=(1, 3)), LOGISTIC),
+    "characters": make_pipeline(TfidfVectorizer(analyzer="char", ngram_range=(2, 4), min_df=2), LOGISTIC),
+    "one character": make_pipeline(TfidfVectorizer(analyzer="char"), LOGISTIC),
+    "characters in words": make_pipeline(TfidfVectorizer(analyzer="char_wb", ngram_range=(4, 5), min_df=2), LOGISTIC),
+    "group in the pattern": make_pipeline(TfidfVectorizer(token_pattern=r"(\w)\w*"), LOGISTIC),
+    "empty tokens": make_pipeline(TfidfVectorizer(token_pattern=r"\w*", ngram_range=(1, 2)), LOGISTIC),
+    "counts, then TF-IDF": make_pipeline(
+        CountVectorizer(ngram_range=(1, 2)), TfidfTransformer(sublinear_tf=True), LOGISTIC
+    ),
+    "best features, scaled": make_pipeline(TfidfVectorizer(), SelectKBest(chi2, k=300), MaxAbsScaler(), LOGISTIC),
+    "weighted union": make_pipeline(
+        FeatureUnion(
+            [
+                ("words", TfidfVectorizer(ngram_range=(1, 2))),
+                ("dropped", "drop"),
+                ("characters", TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 3), min_df=2)),
+            ],
+            transformer_weights={"words": 0.5, "characters": 2.0},
+        ),
+        LOGISTIC,
+    ),
+    "multinomial Bayes": make_pipeline(CountVectorizer(), MultinomialNB()),
+    "complement Bayes": make_pipeline(TfidfVectorizer(), ComplementNB()),
+    "SGD": make_pipeline(TfidfVectorizer(), SGDClassifier(loss="log_loss", random_state=0)),
+    "one against the rest": make_pipeline(TfidfVectorizer(), OneVsRestClassifier(LOGISTIC)),
+    "SVM, Platt": make_pipeline(TfidfVectorizer(), CalibratedClassifierCV(SVM, ensemble=False, cv=3)),
+    "SVM, temperature": make_pipeline(
+        TfidfVectorizer(), CalibratedClassifierCV(SVM, method="temperature", ensemble=False, cv=3)
+    ),
+    "two labels": make_pipeline(TfidfVectorizer(), LOGISTIC),
+    "two labels, SGD": make_pipeline(TfidfVectorizer(), SGDClassifier(loss="log_loss", random_state=0)),
+    "one word": make_pipeline(TfidfVectorizer(vocabulary=["love"]), LOGISTIC),
+}
+
+ODD = [
+    "",
+    " ",
+    "\x00",
+    "a\x00b love\x00",
+    "\ud800 lone \udfff surrogates",
+    "e\u0301 combining, fi ligature, İstanbul ß SS",
+    "\u05e9\u05dc\u05d5\u05dd \u202e reversed",
+    "\U0001f468\u200d\U0001f469\u200d\U0001f467 so cute \u2764\ufe0f",
+    "no\u00a0break\u2028line\x85next\x1cfile",
+    "A  B\n\nC\t\tD\r\nE",
+    "love" * 1000,
+    "love " * 1000,
+    "x" * 1_000_000,
+    "'" * 50 + "!" * 50 + "?!?!" * 20,
+    "i",
+    "I a m",
+]
+
+
+@pytest.fixture(scope="module", params=PIPELINES)
+def pair(request: pytest.FixtureRequest, data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Engine]:
+    texts, labels = data.texts[:900], data.labels[:900]
+    if "two labels" in request.param:
+        labels = ["bad" if label in ("anger", "hate", "sadness", "worry") else "good" for label in labels]
+    pipeline = PIPELINES[request.param].fit(texts, labels)
+    return pipeline, compiled(pipeline, tmp_path_factory.mktemp("compiled"), data)
+
+
+def test_every_text(pair: tuple[Any, Engine], data: Dataset) -> None:
+    pipeline, engine = pair
+    difference = parity.check(pipeline, engine, data.texts[:2000])
+    assert difference < 1e-9
+    for text in data.texts[:100]:
+        assert engine.score(text).probabilities == pytest.approx(pipeline.predict_proba([text])[0].tolist(), abs=1e-9)
+
+
+def test_odd_texts(pair: tuple[Any, Engine]) -> None:
+    pipeline, engine = pair
+    assert parity.check(pipeline, engine, ODD) < 1e-9
+    for text, batched in zip(ODD, engine.score_batch(ODD), strict=True):
+        score = engine.score(text)
+        assert score.label == batched.label
+        assert 0 <= score.unknown <= score.tokens
+        engine.explain(text, score.label)
+
+
+@settings(max_examples=25, deadline=None)
+@given(texts=st.lists(st.text(st.characters(exclude_categories=())), max_size=5))
+def test_any_text(pair: tuple[Any, Engine], texts: list[str]) -> None:
+    pipeline, engine = pair
+    if texts:
+        assert parity.check(pipeline, engine, texts) < 1e-9
+    assert len(engine.score_batch(texts)) == len(texts)
+
+
+def test_explanation_is_all_there_is(pair: tuple[Any, Engine], data: Dataset) -> None:
+    """Intercept and explained weights together are the logit."""
+    _, engine = pair
+    link = engine.manifest["scorer"]["link"]
+    for text in data.texts[:50]:
+        p = np.array(engine.score(text).probabilities)
+        sums = np.array([sum(weight for _, weight in engine.explain(text, label, 10**6)) for label in engine.labels])
+        logits = sums + engine._intercept  # type: ignore[attr-defined]
+        expected = np.exp(logits) if link == "softmax" else 1 / (1 + np.exp(-logits))
+        assert p == pytest.approx(expected / expected.sum(), abs=1e-9)
+
+
+REFUSED: dict[str, tuple[Any, str]] = {
+    "no pipeline": (LOGISTIC, "not a Pipeline"),
+    "hashing": (make_pipeline(HashingVectorizer(n_features=512), LOGISTIC), "HashingVectorizer"),
+    "tokenizer": (make_pipeline(TfidfVectorizer(tokenizer=str.split, token_pattern=None), LOGISTIC), "tokenizer"),
+    "analyzer": (make_pipeline(TfidfVectorizer(analyzer=str.split), LOGISTIC), "analyzer"),
+    "forest": (make_pipeline(CountVectorizer(), RandomForestClassifier(3, random_state=0)), "RandomForestClassifier"),
+    "SVD": (make_pipeline(TfidfVectorizer(), TruncatedSVD(5, random_state=0), LOGISTIC), "TruncatedSVD"),
+    "ensemble": (make_pipeline(TfidfVectorizer(), CalibratedClassifierCV(SVM, cv=3)), "several models"),
+    "isotonic": (
+        make_pipeline(TfidfVectorizer(), CalibratedClassifierCV(SVM, method="isotonic", ensemble=False, cv=3)),
+        "isotonic",
+    ),
+    "unlike parts": (make_pipeline(make_union(TfidfVectorizer(), CountVectorizer()), LOGISTIC), "differ"),
+    "spaces in tokens": (make_pipeline(TfidfVectorizer(token_pattern=r"\w+ \w+"), LOGISTIC), "parts"),
+    "classifier only": (make_pipeline(LOGISTIC), "begins with NoneType"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_with_a_reason(name: str, data: Dataset, tmp_path: Path) -> None:
+    pipeline, reason = REFUSED[name]
+    if name not in ("no pipeline", "classifier only"):
+        pipeline.fit(data.texts[:600], data.labels[:600])
+    with pytest.raises(NotCompilable, match=reason):
+        compile_pipeline(pipeline, tmp_path)
+    assert not list(tmp_path.iterdir())
