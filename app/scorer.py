@@ -81,13 +81,13 @@ class Lexicon(dict[str, int]):
     def __init__(self, first: int, text: NDArray[Any], starts: NDArray[Any], buckets: NDArray[Any]) -> None:
         self._first = first
         self._text, self._starts, self._buckets = text.data, starts.data, buckets.data
+        self._mask = len(buckets) - 2  # a power of two of buckets, and where the last one ends
 
     def __missing__(self, symbol: str) -> int:
         key = symbol.encode("utf-8", "surrogatepass")
-        text, starts, buckets = self._text, self._starts, self._buckets
-        home = bucket(key, len(buckets) - 1)
-        for i in range(buckets[home], buckets[home + 1]):
-            if text[starts[i] : starts[i + 1]] == key:
+        home = crc32(key) & self._mask  # bucket(), without the call
+        for i in range(self._buckets[home], self._buckets[home + 1]):
+            if self._text[self._starts[i] : self._starts[i + 1]] == key:
                 number = self._first + i
                 if len(self) < _CACHED_SYMBOLS:
                     self[symbol] = number

@@ -35,7 +35,7 @@ def query(client: httpx.Client) -> Query:
 
     def run(expression: str, **over: float) -> list[Any]:
         path = "query_range" if over else "query"
-        answer = client.get(f"/prometheus/api/v1/{path}", params={"query": expression} | over).json()
+        answer = client.get(f"/prometheus/api/v1/{path}", params={"query": expression, **over}).json()
         assert answer["status"] == "success", (expression, answer)
         result: list[Any] = answer["data"]["result"]
         return result

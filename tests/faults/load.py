@@ -10,6 +10,7 @@ import argparse
 import base64
 import http.client
 import json
+import os
 import ssl
 import threading
 import time
@@ -34,7 +35,7 @@ class Client(threading.Thread):
     def run(self) -> None:
         connection = self.connect()
         attempt = 0
-        while (start := time.monotonic()) < self.end:
+        while (start := time.monotonic()) < self.end and not os.path.exists(self.options.until):
             attempt += 1
             password = f"guess {self.source} {attempt}" if self.options.guess else "admin"
             headers = {
@@ -63,6 +64,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=20)
     parser.add_argument("--rate", type=float, default=8, help="requests a second and client; 0 for as many as there can be")
     parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--until", default="/nonexistent", help="a file whose appearance ends the load before its time")
     parser.add_argument("--path", default="/predict")
     parser.add_argument("--network", type=int, default=20, help="second part of the addresses")
     parser.add_argument("--debug", action="store_true", help="ask v2")
