@@ -1,0 +1,81 @@
+"""The firewall's rules for one host and for several, checked by nft itself."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.templates.render import render
+
+RULES = "etc/vmlops/firewall.nft.j2"
+UNIT = "etc/systemd/system/vmlops-firewall.service.j2"
+SUDO = [] if os.geteuid() == 0 else ["sudo"]
+
+CLUSTER = {
+    "groups": {
+        "all": ["edge", "one", "two", "watch"],
+        "api": ["one", "two"],
+        "gateway": ["edge"],
+        "monitoring": ["watch"],
+    },
+    "hostvars": {
+        "edge": {"vmlops_address": "10.0.0.1"},
+        "one": {"vmlops_address": "10.0.0.2"},
+        "two": {"vmlops_address": "10.0.0.3"},
+        "watch": {"vmlops_address": "fd00::4"},
+    },
+}
+
+
+def opened(rules: str) -> dict[str, set[int]]:
+    """Return the TCP ports that each source may reach; ``""`` is everybody."""
+    result: dict[str, set[int]] = {}
+    for source, ports in re.findall(r"^ +(?:ip6? saddr (\S+) )?tcp dport (\d+|{[^}]*}) accept", rules, re.MULTILINE):
+        result.setdefault(source, set()).update(map(int, re.findall(r"\d+", ports)))
+    return result
+
+
+def assert_loadable(rules: str) -> None:
+    command = [*SUDO, "unshare", "--net", "nft", "--check", "--file", "-"]
+    result = subprocess.run(command, input=rules, check=False, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr + rules
+
+
+def test_one_host_opens_ssh_and_http_only() -> None:
+    rules = render("firewall", RULES)
+    assert_loadable(rules)
+    assert opened(rules) == {"": {22, 80, 443}}
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("edge", {"": {22, 80, 443}, "fd00::4": {9100, 9113, 3903}}),
+        ("one", {"": {22}, "10.0.0.1": {8001, 8002, 8003, 8101}, "fd00::4": {8001, 8002, 8003, 8101, 9100}}),
+        ("watch", {"": {22}, "10.0.0.1": {9090, 3000}}),
+    ],
+)
+def test_hosts_of_a_cluster_open_to_each_other_what_they_are_asked_for(
+    host: str, expected: dict[str, set[int]]
+) -> None:
+    rules = render("firewall", RULES, inventory_hostname=host, **CLUSTER)
+    assert_loadable(rules)
+    assert opened(rules) == expected, rules
+
+
+def test_rules_of_the_environment_are_added() -> None:
+    rules = render("firewall", RULES, firewall_ssh_port=2022, firewall_rules=["udp dport 51820 accept"])
+    assert_loadable(rules)
+    assert opened(rules)[""] == {2022, 80, 443}
+    assert "        udp dport 51820 accept\n" in rules
+
+
+def test_unit_is_one_that_systemd_understands(tmp_path: Path) -> None:
+    path = tmp_path / "vmlops-firewall.service"
+    path.write_text(render("firewall", UNIT).replace("/usr/sbin/nft", "/bin/true"))
+    result = subprocess.run(["systemd-analyze", "verify", path], check=False, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
