@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 from pathlib import Path
@@ -70,11 +71,14 @@ def build(data: Dataset, output: Path, progress: Progress) -> dict[str, Any]:
                 },
                 features=pipeline["classifier"].n_features_in_,
                 parity=parity.check(pipeline, engine, data.texts),
-                source={"name": "model.joblib", "sha256": sha256(made / "model.joblib")},
             )
         with progress.stage("Writing the report"):
             (made / "report").mkdir()
             report.write(made / "report", data, held, p, others, final)
+            # Not among the artifacts: scikit-learn pickles an address, so that no two files are the same.
+            about = {"name": "model.joblib", "sha256": sha256(made / "model.joblib")}
+            about |= {key: final[key] for key in ("model_version", "data", "lock", "libraries", "labels", "metrics")}
+            (made / "report" / "pipeline.json").write_text(json.dumps(about, indent=1) + "\n")
     return final
 
 

@@ -1,6 +1,6 @@
 """python -m model.bench --data CSV: what a prediction takes, by scikit-learn, the compiled scorer and onnxruntime.
 
-All in one process and one thread, over texts that differ, in turns so that a busy machine slows all of them alike. ONNX
+All in one process and one thread, over texts that differ, in turns and in CPU time, so that a busy machine does not tell. ONNX
 knows no lookbehind, which the shipped model's tokens need, and no union of differently cut words; so a second pipeline,
 of scikit-learn's default words and pairs, is measured with all three.
 """
@@ -67,10 +67,10 @@ def measure(predictors: dict[str, Predict], texts: Sequence[str], size: int) -> 
         start = turn * number * size % (len(texts) - number * size + 1)
         portions = [texts[at : at + size] for at in range(start, start + number * size, size)]
         for name, predict in predictors.items():
-            began = time.perf_counter()
+            began = time.process_time()
             for portion in portions:
                 predict(portion)
-            took[name].append((time.perf_counter() - began) / number / size * 1e6)
+            took[name].append((time.process_time() - began) / number / size * 1e6)
     return {name: median(times) for name, times in took.items()}
 
 
@@ -100,6 +100,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m model.bench", description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="texts: CSV, columns sentiment and content")
     parser.add_argument("--model", type=Path, default=manifest.OUTPUT, help="where make model put it (default: model)")
+    parser.add_argument("--output", type=Path, help="write the table there as well, in Markdown")
     arguments = parser.parse_args()
     try:
         data = dataset.read(arguments.data)
@@ -116,11 +117,20 @@ def main() -> int:
             other, refused = None, f"{type(error).__name__}: {str(error).splitlines()[0]}"
         lines = compare("shipped", shipped, load_engine(arguments.model / "artifacts"), data.texts, other)
         lines += compare("words and pairs", simple, compiled(simple, Path(name), data), data.texts, onnx(simple))
-    print(f"| pipeline | engine | µs, one text | times faster | µs a text, {BATCH} | times faster | same label |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
-    print("\n".join(lines))
+    page = [
+        "# What a prediction takes",
+        "",
+        f"Made by `make bench-model` on {data.path.name}: CPU time of one process and thread, all in turns; medians of {ROUNDS} rounds.",
+        "",
+        f"| pipeline | engine | µs, one text | times faster | µs a text, {BATCH} | times faster | same label |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        *lines,
+    ]
     if refused:
-        print(f"\nThe shipped pipeline in ONNX: {refused}")
+        page += ["", f"The shipped pipeline cannot be had in ONNX: `{refused}`"]
+    print("\n".join(page))
+    if arguments.output:
+        arguments.output.write_text("\n".join(page) + "\n", encoding="utf-8")
     return 0
 
 

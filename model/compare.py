@@ -150,6 +150,9 @@ def main() -> int:
         rows.append((candidate.features, candidate.classifier, *figures))
         print(rows[-1], file=sys.stderr, flush=True)
     lines = [
+        f"# What the recipe was chosen by: {data.path.name}, {len(data.texts):,} texts",
+        "",
+        "Made by `make compare-models`; `model/compare.py` says how each row is tuned, calibrated and measured.",
         f"{len(texts):,} texts (four fifths of `{data.path.name}`, sha256 `{data.sha256[:12]}…`), {FOLDS}-fold.",
         "",
         *("| " + " | ".join(row) + " |" for row in rows),

@@ -1,4 +1,4 @@
-"""The recipe: which features, which classifier, and how its two numbers are chosen. docs/model.md says why."""
+"""The recipe: which features, which classifier, and how its numbers are chosen. docs/model.md says why."""
 
 from __future__ import annotations
 

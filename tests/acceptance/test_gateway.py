@@ -50,10 +50,13 @@ def test_every_page_of_the_docs_loads_under_its_policy(client: httpx.Client) -> 
 def test_errors_look_alike_from_nginx_and_from_the_api(
     client: httpx.Client, rested: None, eventually: Callable[..., Any]
 ) -> None:
-    def post(content: bytes, **options: Any) -> httpx.Response:
+    def post(content: bytes, **options: Any) -> Any:
         headers = {"Content-Type": "application/json"}
         return eventually(
-            lambda: (answer := client.post("/predict", content=content, headers=headers, **options)).status_code != 429 and answer,
+            lambda: (
+                (answer := client.post("/predict", content=content, headers=headers, **options)).status_code != 429
+                and answer
+            ),
             "an answer that is not limited",
         )
 
@@ -81,7 +84,7 @@ def test_tls(machine: Machine, version: str) -> None:
 def test_old_tls_is_refused(machine: Machine) -> None:
     context = ssl._create_unverified_context()
     context.set_ciphers("DEFAULT:@SECLEVEL=0")
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="TLSv1"):
         context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
     with socket.create_connection((machine.address, 443), timeout=10) as plain, pytest.raises(ssl.SSLError):
         context.wrap_socket(plain)
@@ -105,10 +108,14 @@ def test_a_client_without_a_name_is_served(machine: Machine) -> None:
 def test_the_request_id_goes_all_the_way(
     host: Any, client: httpx.Client, rested: None, eventually: Callable[..., Any]
 ) -> None:
-    answer = client.post("/predict", json=SENTENCE, headers={"X-Request-ID": "from-the-client.1", "X-Experiment-Group": "debug"})
+    answer = client.post(
+        "/predict", json=SENTENCE, headers={"X-Request-ID": "from-the-client.1", "X-Experiment-Group": "debug"}
+    )
     assert answer.headers["x-request-id"] == "from-the-client.1", evidence(answer)
     line = eventually(
-        lambda: host.run("grep -h from-the-client.1 /var/log/nginx/vmlops.access.json").stdout, "the line in the access log", 5
+        lambda: host.run("grep -h from-the-client.1 /var/log/nginx/vmlops.access.json").stdout,
+        "the line in the access log",
+        5,
     )
     fields = json.loads(line.splitlines()[-1])
     print(fields)
@@ -122,7 +129,9 @@ def test_only_nginx_and_sshd_listen_on_the_network(host: Any) -> None:
     print("\n".join(lines))
     for line in lines:
         address = line.split()[3].rpartition(":")[0]
-        assert address in {"127.0.0.1", "[::1]", "127.0.0.53%lo", "127.0.0.54"} or re.search('"(nginx|sshd|systemd)"', line), line
+        assert address in {"127.0.0.1", "[::1]", "127.0.0.53%lo", "127.0.0.54"} or re.search(
+            '"(nginx|sshd|systemd)"', line
+        ), line
 
 
 def test_secrets_are_for_those_who_need_them(host: Any) -> None:
@@ -145,9 +154,7 @@ def test_the_verifier_is_locked_in(host: Any) -> None:
     assert host.check_output("systemctl show --property=NRestarts --value vmlops-verifier.service") == "0"
 
 
-def test_logs_are_rotated_and_written_on(
-    host: Any, client: httpx.Client, eventually: Callable[..., Any]
-) -> None:
+def test_logs_are_rotated_and_written_on(host: Any, client: httpx.Client, eventually: Callable[..., Any]) -> None:
     log = "/var/log/nginx/vmlops.access.json"
     client.get("/health", headers={"X-Request-ID": "before-rotation"})
     rotated = host.run("logrotate --force /etc/logrotate.d/vmlops-gateway")

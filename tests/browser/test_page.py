@@ -12,7 +12,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import LABELS, NGRAMS
+from tests.browser.conftest import NGRAMS, SHARES
 from tests.templates.gateway_edge import Edge
 from tests.templates.render import ROOT
 
@@ -30,7 +30,7 @@ def test_a_sentence_and_its_emotion(edge: Edge, open_page: OpenPage) -> None:
     expect(page.get_by_role("heading", name="happiness")).to_be_visible()
     rows = page.locator("#bars tr")
     expect(rows).to_have_count(13)
-    assert [row.split("\t")[0] for row in rows.all_inner_texts()] == LABELS  # the most probable first
+    assert [row.split("\t")[0] for row in rows.all_inner_texts()] == list(SHARES)  # the most probable first
     expect(rows.first).to_contain_text("41.2%")
     widths = [bar["width"] for bar in (bar.bounding_box() for bar in page.locator(".bar").all()) if bar]
     assert widths == sorted(widths, reverse=True)
@@ -45,7 +45,7 @@ def test_a_sentence_and_its_emotion(edge: Edge, open_page: OpenPage) -> None:
 
 def test_the_command_does_the_same(edge: Edge, open_page: OpenPage) -> None:
     page = open_page()
-    sentence = "it's $HOME `id` \\ \"quoted\"\nand more"
+    sentence = 'it\'s $HOME `id` \\ "quoted"\nand more'
     page.get_by_label("A sentence").fill(sentence)
     command = page.locator("#curl").inner_text()
     print(command)
@@ -81,7 +81,11 @@ def test_by_keyboard_alone(open_page: OpenPage) -> None:
     [
         (422, {"detail": "sentence: must have something other than white space.", "request_id": "abc"}, "white space"),
         (429, {"detail": "", "request_id": "abc"}, "Wait a second"),
-        (503, {"detail": "No replica can answer now.", "request_id": "abc"}, "No replica can answer now. (Request abc)"),
+        (
+            503,
+            {"detail": "No replica can answer now.", "request_id": "abc"},
+            "No replica can answer now. (Request abc)",
+        ),
     ],
 )
 def test_problems_are_said(edge: Edge, open_page: OpenPage, status: int, body: dict[str, str], words: str) -> None:

@@ -25,6 +25,7 @@ class Load:
 
     process: subprocess.Popen[str]
     codes: dict[str, int]
+    reconnected: int = 0
     median: float = 0.0  # milliseconds, as the two that follow
     p99: float = 0.0
     slowest: float = 0.0
@@ -35,7 +36,7 @@ class Load:
         out, error = self.process.communicate(timeout=180)
         print(out, error)
         result = json.loads(out)
-        self.codes = result["codes"]
+        self.codes, self.reconnected = result["codes"], result["reconnected"]
         self.median, self.p99, self.slowest = result["milliseconds"]
 
 

@@ -1,4 +1,4 @@
-"""The role's rendered tree in the distribution's nginx, on loopback, in front of stub replicas: behaviour in seconds, without a machine."""
+"""The rendered tree in the distribution's nginx, on loopback, in front of stub replicas: seconds, and no machine."""
 
 from __future__ import annotations
 
@@ -70,7 +70,9 @@ def write_tree(directory: Path, http: int = 80, https: int = 443, **options: Any
     moves = {
         "user www-data;": USER,
         "pid pid;": f"pid pid;\n{USER}",
-        "http {\n    include": "http {\n" + "".join(f"{kind}_temp_path {directory}/{kind};\n" for kind in kinds) + "include",
+        "http {\n    include": "http {\n"
+        + "".join(f"{kind}_temp_path {directory}/{kind};\n" for kind in kinds)
+        + "include",
         "/etc/nginx/mime.types": f"{TOOLS}/etc/nginx/mime.types",
         "/usr/lib/nginx/modules": f"{TOOLS}/usr/lib/nginx/modules",
         "/etc/nginx/vmlops.": f"{directory}/vmlops.",
@@ -96,7 +98,16 @@ def write_tree(directory: Path, http: int = 80, https: int = 443, **options: Any
 
 
 def gateway_command(directory: Path, *arguments: str) -> list[str]:
-    return [NGINX, "-p", str(directory), "-e", str(directory / "log/error.log"), "-c", str(directory / "nginx.conf"), *arguments]
+    return [
+        NGINX,
+        "-p",
+        str(directory),
+        "-e",
+        str(directory / "log/error.log"),
+        "-c",
+        str(directory / "nginx.conf"),
+        *arguments,
+    ]
 
 
 def verifier_command(directory: Path, *arguments: str) -> list[str]:
@@ -151,7 +162,8 @@ class Edge:
         """A client with a source address of its own, so with a bucket of its own in every limit."""
         context = ssl.create_default_context(cafile=str(self.directory / "server.crt"))
         transport = httpx.HTTPTransport(verify=context, local_address=source, http2=http2)
-        options = {"auth": ("admin", "admin"), "base_url": f"https://127.0.0.1:{self.https}", "timeout": 20.0} | options
+        url = f"https://127.0.0.1:{self.https}"
+        options = {"auth": ("admin", "admin"), "base_url": url, "timeout": 20.0, **options}
         client = httpx.Client(transport=transport, **options)
         self.clients.append(client)
         return client
@@ -162,7 +174,12 @@ class Edge:
 
     def ask(self, source: str, *headers: str) -> Any:
         """The JSON that a new connection from `source` is answered: for thousands of clients, for which httpx is slow."""
-        lines = ["POST /predict HTTP/1.1", "Host: localhost", "Authorization: Basic YWRtaW46YWRtaW4=", "Connection: close"]
+        lines = [
+            "POST /predict HTTP/1.1",
+            "Host: localhost",
+            "Authorization: Basic YWRtaW46YWRtaW4=",
+            "Connection: close",
+        ]
         request = "\r\n".join([*lines, *headers, "Content-Length: 2", "", "{}"])
         with (
             socket.create_connection(("127.0.0.1", self.https), timeout=20, source_address=(source, 0)) as plain,

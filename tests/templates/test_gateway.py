@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -21,6 +22,7 @@ from tests.templates.gateway_stub import Seen
 
 SENTENCE = {"sentence": "Oh yeah, that was soooo cool!"}
 PROBLEM = {"type", "title", "status", "detail", "request_id"}
+NOBODY = httpx.Auth()  # sends no password; None would send the client's own
 UNLIMITED = {"gateway_rate": 10000, "gateway_burst": 10000, "gateway_guess_rate": 1000, "gateway_guess_burst": 1000}
 
 
@@ -134,21 +136,25 @@ def test_a_replica_sees_who_asked_but_no_password(edge: Edge, client: httpx.Clie
 # --- who may ask ---
 
 
-@pytest.mark.parametrize("path", ["/predict", "/predict/batch", "/v2/models/m/infer", "/v2/models/m", "/docs", "/openapi.json"])
+@pytest.mark.parametrize(
+    "path", ["/predict", "/predict/batch", "/v2/models/m/infer", "/v2/models/m", "/docs", "/openapi.json"]
+)
 @pytest.mark.parametrize("auth", [None, ("admin", "wrong"), ("nobody", "admin"), ("operator", "watch"), ("admin", "")])
 def test_without_a_users_password_nothing_reaches_the_api(
     edge: Edge, client: httpx.Client, path: str, auth: tuple[str, str] | None
 ) -> None:
     before = edge.answered()
-    answer = client.post(path, json=SENTENCE, auth=auth)
+    answer = client.post(path, json=SENTENCE, auth=auth or NOBODY)
     assert_problem(answer, 401)
     assert answer.headers["www-authenticate"] == 'Basic realm="vmlops"'
     assert edge.answered() == before
 
 
-@pytest.mark.parametrize("header", ["Basic", "Basic !!!", "Basic YWRtaW4=", "Bearer YWRtaW46YWRtaW4=", "Basic " + "A" * 4000])
+@pytest.mark.parametrize(
+    "header", ["Basic", "Basic !!!", "Basic YWRtaW4=", "Bearer YWRtaW46YWRtaW4=", "Basic " + "A" * 4000]
+)
 def test_odd_credentials_are_refused(client: httpx.Client, header: str) -> None:
-    assert_problem(client.post("/predict", json=SENTENCE, auth=None, headers={"Authorization": header}), 401)
+    assert_problem(client.post("/predict", json=SENTENCE, auth=NOBODY, headers={"Authorization": header}), 401)
 
 
 def test_a_verdict_holds_no_secret(edge: Edge, client: httpx.Client) -> None:
@@ -217,7 +223,7 @@ def test_guesses_are_few_and_cost_nobody_else(tmp_path: Path) -> None:
         assert_problem(answers[-1], 429)
         assert answers[-1].headers["retry-after"] == "1"
         # Without a password nothing is guessed; a password that is known is not asked about.
-        assert guesser.post("/predict", json=SENTENCE, auth=None).status_code == 401
+        assert guesser.post("/predict", json=SENTENCE, auth=NOBODY).status_code == 401
         assert guesser.post("/predict", json=SENTENCE).status_code == 200
         assert good.post("/predict", json=SENTENCE).status_code == 200
 
@@ -283,9 +289,13 @@ def test_errors_of_nginx_are_problem_documents(edge: Edge, client: httpx.Client)
     assert client.post("/").headers["allow"] == "GET, HEAD"
 
 
+def refuse(status: int, _: Seen) -> tuple[int, bytes]:
+    return status, b'{"mine": true}'
+
+
 def test_errors_of_the_api_pass_through(edge: Edge, client: httpx.Client) -> None:
     for status in (400, 405, 413, 415, 422, 500):
-        with edge.answering(lambda _, status=status: (status, b'{"mine": true}')):
+        with edge.answering(partial(refuse, status)):
             answer = client.post("/predict", json=SENTENCE)
         assert (answer.status_code, answer.json()) == (status, {"mine": True})
         assert "allow" not in answer.headers
@@ -306,7 +316,7 @@ def test_errors_of_the_api_pass_through(edge: Edge, client: httpx.Client) -> Non
     ],
 )
 def test_request_ids(edge: Edge, client: httpx.Client, sent: str | bytes, kept: bool) -> None:
-    answer = client.post("/predict", json=SENTENCE, headers={"X-Request-ID": sent})
+    answer = client.post("/predict", json=SENTENCE, headers=[("X-Request-ID", sent)])  # type: ignore[arg-type]
     got = answer.headers["x-request-id"]
     seen = [seen for stub in edge.replicas for seen in stub.seen if seen.headers["x-request-id"] == got]
     print(sent, got)
@@ -522,7 +532,11 @@ def test_prometheus_and_grafana_are_for_operators(edge: Edge) -> None:
         assert grafana.seen[-1].headers["upgrade"] == "websocket"
         assert grafana.seen[-1].headers["connection"] == "upgrade"
     assert_problem(operator.get("/grafana/api/health"), 503)
-    assert operator.get("/grafana/", follow_redirects=False).headers["location"].endswith("/prometheus/consoles/vmlops.html")
+    assert (
+        operator.get("/grafana/", follow_redirects=False)
+        .headers["location"]
+        .endswith("/prometheus/consoles/vmlops.html")
+    )
     assert_problem(user.get("/grafana/"), 401)
     assert operator.get("/prometheus", follow_redirects=False).headers["location"].endswith("/prometheus/")
 
@@ -544,7 +558,9 @@ def test_the_access_log(edge: Edge, client: httpx.Client) -> None:
     lines = {line["request_id"]: line for line in edge.access_log()}
     line = lines["in-the-log"]
     print(line)
-    documented = re.findall(r"^\| `(\w+)` \|", (Path(__file__).parents[2] / "docs/gateway.md").read_text(), re.MULTILINE)
+    documented = re.findall(
+        r"^\| `(\w+)` \|", (Path(__file__).parents[2] / "docs/gateway.md").read_text(), re.MULTILINE
+    )
     assert [name for name in documented if name in line] == list(line)
     assert line["upstream_addr"] == f"127.0.0.1:{edge.replicas[3].port}"
     assert line["status"] == 200

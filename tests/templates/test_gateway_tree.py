@@ -96,7 +96,9 @@ def test_another_replica_is_one_line(tmp_path: Path) -> None:
 
 def test_nothing_but_nginx_conf_lies_outside_the_tree() -> None:
     names = list(evaluate("_gateway_tree", "gateway"))
-    on_disk = {str(path.relative_to(ROLE / "templates/etc/nginx")) for path in (ROLE / "templates/etc/nginx").rglob("*.conf")}
+    on_disk = {
+        str(path.relative_to(ROLE / "templates/etc/nginx")) for path in (ROLE / "templates/etc/nginx").rglob("*.conf")
+    }
     assert set(names) == on_disk
     assert all(name == "nginx.conf" or name.startswith("vmlops/") for name in names)
 
@@ -190,9 +192,7 @@ def test_check_mode_tests_and_changes_nothing(tmp_path: Path, run: Run) -> None:
     assert on_disk(tmp_path) == {"nginx.conf": "# as the package brings it\n"}
 
 
-def test_a_failure_half_way_puts_the_old_tree_back(
-    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failure_half_way_puts_the_old_tree_back(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     run(FILES)
     rename = Path.rename
 

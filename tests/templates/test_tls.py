@@ -52,7 +52,16 @@ class Site:
         }
         # What the distribution's packages do, the interpreter of the tests has.
         program = Path(sys.executable).with_name("ansible-playbook")
-        command = [program, "-i", "localhost,", self.play, "--skip-tags", "packages", "-e", json.dumps(settings)]
+        command: list[str | Path] = [
+            program,
+            "-i",
+            "localhost,",
+            self.play,
+            "--skip-tags",
+            "packages",
+            "-e",
+            json.dumps(settings),
+        ]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
         print(done.stdout, done.stderr)
         assert bool(done.returncode) is fails
@@ -66,7 +75,16 @@ class Site:
     def verify(self) -> None:
         context = ssl.create_default_context(cafile=str(self.ca))
         assert context.cert_store_stats()["x509_ca"] == 1
-        command = ["openssl", "verify", "-x509_strict", "-purpose", "sslserver", "-CAfile", self.ca, self.certificate]
+        command: list[str | Path] = [
+            "openssl",
+            "verify",
+            "-x509_strict",
+            "-purpose",
+            "sslserver",
+            "-CAfile",
+            self.ca,
+            self.certificate,
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
 
@@ -115,7 +133,10 @@ def test_provided(site: Site, tmp_path: Path) -> None:
     other.mkdir()
     certificate(tmp_path)
     certificate(other)
-    files = {"tls_provided_certificate": f"{tmp_path}/server.crt", "tls_provided_key": f"{tmp_path}/server.key"}
+    files: dict[str, Any] = {
+        "tls_provided_certificate": f"{tmp_path}/server.crt",
+        "tls_provided_key": f"{tmp_path}/server.key",
+    }
     assert site.run(tls_mode="provided", **files) == (
         "Make the directory of the certificate\nPut the key and the certificate in place"
     )
@@ -134,7 +155,10 @@ def test_acme_asks_for_public_names_only() -> None:
     names = ["localhost", "127.0.0.1", "2001:db8::1", "lab", "api.example.org", "api.example.org", "10.example.org"]
     command = evaluate("_tls_acme_command", "tls", vmlops_server_names=names, tls_acme_email="ops@example.org")
     print(command)
-    assert [command[i + 1] for i, word in enumerate(command) if word == "--domain"] == ["api.example.org", "10.example.org"]
+    assert [command[i + 1] for i, word in enumerate(command) if word == "--domain"] == [
+        "api.example.org",
+        "10.example.org",
+    ]
     assert command[command.index("--email") + 1] == "ops@example.org"
     assert "--register-unsafely-without-email" in evaluate("_tls_acme_command", "tls", vmlops_server_names=names)
 
@@ -151,7 +175,7 @@ def test_the_hook_hands_the_certificate_to_nginx(site: Site, tmp_path: Path) -> 
     (lineage / "privkey.pem").write_text("key")
     (lineage / "fullchain.pem").write_text("chain")
     reload = programs / "systemctl"
-    reload.write_text(f"#!/bin/sh\necho \"$@\" > {target}/reload\n")
+    reload.write_text(f'#!/bin/sh\necho "$@" > {target}/reload\n')
     reload.chmod(0o755)
     paths = {"vmlops_tls_certificate": f"{target}/server.crt", "vmlops_tls_key": f"{target}/server.key"}
     hook = tmp_path / "hook"

@@ -44,27 +44,28 @@ def tokens(text: str) -> frozenset[str]:
     return frozenset(re.findall(r"[\w']+|[^\w\s]", text.lower()))
 
 
+FREQUENCY = Counter(token for _, text in TEXTS for token in tokens(text))
+
+
 class Index:
-    """Texts by their tokens."""
+    """Texts by their rarest tokens: of two whose Jaccard index exceeds NEAR, one of these is in both."""
 
     def __init__(self) -> None:
-        self._texts: list[tuple[frozenset[str], str]] = []
-        self._by_token: defaultdict[str, list[int]] = defaultdict(list)
+        self._by_token: defaultdict[str, list[tuple[frozenset[str], str]]] = defaultdict(list)
 
     def add(self, text: str) -> None:
-        mine = tokens(text)
-        for token in mine:
-            self._by_token[token].append(len(self._texts))
-        self._texts.append((mine, text))
+        for token in self._rarest(text):
+            self._by_token[token].append((tokens(text), text))
 
     def near(self, text: str) -> list[str]:
         mine = tokens(text)
-        shared = Counter(index for token in mine for index in self._by_token[token])
-        return [
-            self._texts[index][1]
-            for index, count in shared.items()
-            if count / (len(mine) + len(self._texts[index][0]) - count) > NEAR
-        ]
+        others = {other for token in self._rarest(text) for other in self._by_token[token]}
+        return [name for other, name in others if len(mine & other) / len(mine | other) > NEAR]
+
+    @staticmethod
+    def _rarest(text: str) -> list[str]:
+        mine = sorted(tokens(text), key=lambda token: (FREQUENCY[token], token))
+        return mine[: int((1 - NEAR) * len(mine)) + 1]
 
 
 def test_columns() -> None:
@@ -79,6 +80,13 @@ def test_balance() -> None:
     assert set(counts) == set(LABELS)
     assert min(counts.values()) >= FEWEST, counts
     assert max(counts.values()) <= 1.25 * min(counts.values()), counts
+
+
+def test_the_index_finds_what_is_near() -> None:
+    index = Index()
+    index.add("one two three four five six seven eight nine ten")
+    assert index.near("zero two three four five six seven eight nine ten")  # 9 of 11
+    assert not index.near("zero zwei three four five six seven eight nine ten")  # 8 of 12
 
 
 def test_no_near_duplicates() -> None:

@@ -14,7 +14,7 @@ DOCUMENTATION = r"""
 module: nginx_tree
 short_description: Puts nginx's configuration in place as a whole, tested as a whole
 description:
-  - Writes the files into a directory beside the live ones, has nginx test them there, and only then exchanges them for the live ones.
+  - Writes the files into a directory beside the live ones, has nginx test them there, and only then exchanges the two.
     A tree that nginx refuses never becomes the live one; the module fails with nginx's own message.
   - Includes must be relative, since nginx resolves them from the directory of the file that it is started with.
   - The directory O(directory) below O(path) belongs to the module. Files in it that are not among O(files) are removed.

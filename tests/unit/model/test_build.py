@@ -35,7 +35,8 @@ def test_manifest(built: Built, data: Dataset) -> None:
     assert manifest["data"]["sha256"] == sha256(SHIPPED)
     assert manifest["lock"]["sha256"] == sha256(LOCK)
     assert set(manifest["libraries"]) >= {"numpy", "scipy", "scikit-learn"}
-    assert manifest["source"]["sha256"] == sha256(built.directory / "model.joblib")
+    pipeline = json.loads((built.directory / "report" / "pipeline.json").read_text())
+    assert pipeline["sha256"] == sha256(built.directory / "model.joblib")
     arrays = {path.name for path in (built.directory / "artifacts").glob("*.npy")}
     assert set(manifest["files"]) == arrays, "every file is vouched for"
     metrics = manifest["metrics"]

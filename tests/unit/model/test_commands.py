@@ -1,0 +1,68 @@
+"""The comparison and the benchmark, on little: that they run, and that the scorer is fast."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from model import bench, compare, train
+from model.dataset import Dataset
+from model.linear import LINKS
+from tests.unit.model.conftest import SHIPPED, Built
+
+
+def test_fifteen_times_faster_than_scikit_learn(built: Built, data: Dataset) -> None:
+    predictors: dict[str, bench.Predict] = {
+        "scikit-learn": built.pipeline.predict_proba,
+        "compiled": lambda portion: built.engine.score(portion[0]),
+    }
+    with train.one_thread():
+        took = bench.measure(predictors, data.texts, 1)
+    print(took)
+    assert took["scikit-learn"] >= 15 * took["compiled"], took
+
+
+def test_benchmark_table(built: Built, data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "ROUNDS", 1)
+    lines = bench.compare("shipped", built.pipeline, built.engine, data.texts[:1500], built.pipeline.predict)
+    assert [line.split(" | ")[1] for line in lines] == ["scikit-learn", "compiled", "onnxruntime"]
+    assert lines[1].endswith("| 100.0% |"), lines
+
+
+def test_comparison_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = train.Recipe(compare.NaiveBayesWeighted, ("sigmoid",), 0, (0.2,))
+    rows = [compare.candidates()[0], compare.Candidate("words", "NB", compare.union(TfidfVectorizer(min_df=5)), few)]
+    monkeypatch.setattr(compare, "candidates", lambda: rows)
+    output = tmp_path / "table.md"
+    monkeypatch.setattr(sys, "argv", ["compare", "--data", str(SHIPPED), "--output", str(output)])
+    assert compare.main() == 0
+    first, second = output.read_text().splitlines()[-2:]
+    assert first.startswith("| none | majority | 1 | temperature | 0.0")
+    assert second.startswith("| words | NB | 0.2 | sigmoid | 0.5"), second
+
+
+def test_every_candidate_is_a_recipe() -> None:
+    candidates = compare.candidates()
+    assert sum("chosen" in candidate.classifier for candidate in candidates) == 1
+    assert all(set(candidate.recipe.methods) <= {"sigmoid", "temperature"} for candidate in candidates)
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_temperature_is_found(link: str) -> None:
+    """Labels drawn from known probabilities: logits that are three times too small are multiplied by three."""
+    random = np.random.default_rng(0)
+    logits = random.normal(size=(20_000, 3)) * 2
+    cumulative = LINKS[link](logits).cumsum(axis=1)
+    labels = np.array(["a", "b", "c"])[(random.random((20_000, 1)) > cumulative).sum(axis=1)]
+    assert train.temperature(logits / 3, link, labels) == pytest.approx(3, rel=0.05)
+
+
+def test_weights() -> None:
+    labels = np.array(["a"] * 8 + ["b"] * 2)
+    assert train.weights(labels, 0) == pytest.approx(np.ones(10))
+    balanced = train.weights(labels, 1)
+    assert balanced[:8].sum() == pytest.approx(balanced[8:].sum())
