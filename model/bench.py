@@ -120,7 +120,7 @@ def main() -> int:
     page = [
         "# What a prediction takes",
         "",
-        f"Made by `make bench-model` on {data.path.name}: CPU time of one process and thread, all in turns; medians of {ROUNDS} rounds.",
+        f"Made by `make bench-model` on {data.path.name}: CPU time of one thread, medians of {ROUNDS} rounds in turns.",
         "",
         f"| pipeline | engine | µs, one text | times faster | µs a text, {BATCH} | times faster | same label |",
         "| --- | --- | --- | --- | --- | --- | --- |",

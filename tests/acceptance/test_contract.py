@@ -42,7 +42,8 @@ def predict(client: httpx.Client, eventually: Callable[..., Any]) -> Callable[..
             response = client.post("/predict", json=SENTENCE, headers=headers, **options)
             return None if response.status_code == 429 else response
 
-        return eventually(attempt, "an answer that is not limited")
+        answered: httpx.Response = eventually(attempt, "an answer that is not limited")
+        return answered
 
     return post
 

@@ -27,7 +27,8 @@ def test_make_target_exists(target: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["help", "build-project", "start-project", "run-project", "stop-project", "test", "test-api", "test-api-debug"]
+    "target",
+    ["help", "build-project", "start-project", "run-project", "stop-project", "test", "test-api", "test-api-debug"],
 )
 def test_targets_that_people_type_exist(target: str) -> None:
     assert target in TARGETS
