@@ -89,9 +89,22 @@ rollback: ## Go back to the release before
 
 # --- the model ---
 
-.PHONY: model
+.PHONY: model model-import compare-models bench-model test-public
 model: .venv/control ## Train, evaluate and compile; DATA=path for other data
 	python -m model --data $(DATA)
+
+model-import: .venv/control ## Serve a fitted pipeline of yours: MODEL=path of a joblib file
+	python -m model.importing --model $(or $(MODEL),$(error MODEL is not set: make model-import MODEL=path))
+
+compare-models: .venv/control ## The comparison that the recipe was chosen by, to build/model-comparison.md
+	@mkdir -p build
+	python -m model.compare --data $(DATA) --output build/model-comparison.md
+
+bench-model: .venv/bench model/artifacts/manifest.json ## What a prediction takes, beside scikit-learn and onnxruntime
+	python -m model.bench --data $(DATA) --output docs/model-benchmarks.md
+
+test-public: .venv/test ## What is promised of the public data set: DATA=path
+	pytest tests/public --data $(DATA)
 
 model/artifacts/manifest.json: data/tweet_emotions.csv $(wildcard model/*.py) app/scorer.py app/artifact.py requirements/train.txt | .venv/control
 	python -m model --data $(DATA)
@@ -115,7 +128,15 @@ unit: .venv/test build/tools/.fetched ## Unit tests and rendered templates, with
 molecule: .venv/test ## The roles on a throw-away machine
 	molecule test
 
-.PHONY: fuzz bench-api
+.PHONY: test-faults test-browser fuzz bench-api
+test-faults: .venv/test ## Break the running lab machine under load: replicas, floods, TLS
+	@command -v testssl >/dev/null || scripts/install-packages testssl.sh
+	pytest tests/faults
+
+test-browser: .venv/browser build/tools/.fetched ## The page in headless Chromium
+	@command -v chromium >/dev/null || scripts/install-packages chromium
+	pytest tests/browser
+
 fuzz: .venv/test ## 100,000 odd bodies against the API, in one process
 	FUZZ=100000 pytest tests/unit/test_api_fuzz.py
 
@@ -130,6 +151,14 @@ bench-api: .venv/test model/artifacts/manifest.json ## What a replica costs: met
 
 .venv/test: requirements/test.txt requirements/api.txt .venv/control
 	@scripts/make-venv requirements/control.txt requirements/train.txt requirements/api.txt requirements/test.txt
+	@touch $@
+
+.venv/bench: requirements/bench.txt .venv/test
+	@scripts/make-venv requirements/bench.txt
+	@touch $@
+
+.venv/browser: requirements/browser.txt .venv/test
+	@scripts/make-venv requirements/browser.txt
 	@touch $@
 
 build/tools/.fetched: scripts/fetch-tools | packages

@@ -179,7 +179,7 @@ def test_the_hook_hands_the_certificate_to_nginx(site: Site, tmp_path: Path) -> 
     reload.chmod(0o755)
     paths = {"vmlops_tls_certificate": f"{target}/server.crt", "vmlops_tls_key": f"{target}/server.key"}
     hook = tmp_path / "hook"
-    hook.write_text(render("tls", "etc/letsencrypt/renewal-hooks/vmlops", **paths))
+    hook.write_text(render("tls", "etc/letsencrypt/vmlops-hook", **paths))
     environment = {"RENEWED_LINEAGE": str(lineage), "PATH": f"{programs}:/usr/bin:/bin"}
     subprocess.run(["sh", hook], env=environment, check=True)
     assert (target / "server.crt").read_text() == "chain"

@@ -105,7 +105,8 @@ def run_site(settings: dict[str, object], tmp_path: Path) -> subprocess.Complete
     return subprocess.run(command, cwd=PROJECT, check=False, capture_output=True, text=True)
 
 
-GOOD = {"gateway_users": [{"name": "reader", "password": "0b9d1c66c1bd4b73"}]}
+SECRET = "0b9d1c66c1bd4b73"
+GOOD = {"gateway_users": [{"name": "reader", "password": SECRET}], "grafana_admin_password": SECRET}
 
 
 @pytest.mark.parametrize(
@@ -116,7 +117,11 @@ GOOD = {"gateway_users": [{"name": "reader", "password": "0b9d1c66c1bd4b73"}]}
         (GOOD | {"vmlops_instnces": []}, "unknown setting vmlops_instnces: did you mean vmlops_instances?"),
         (GOOD | {"vmlops_instances": [{"version": "v1", "port": 8080}]}, "port 8080 is given 2 times"),
         (GOOD | {"vmlops_instances": [{"version": "v2", "port": 8101}]}, "no instance of v1"),
-        ({"gateway_users": [{"name": "admin", "password": "admin"}]}, "password of admin is known to everybody"),
+        (
+            GOOD | {"gateway_users": [{"name": "reader", "password": "reader"}]},
+            "password of reader is known to everybody",
+        ),
+        (GOOD | {"grafana_admin_password": "admin"}, "password of admin is known to everybody"),
     ],
 )
 def test_bad_settings_stop_a_run_before_anything_changes(

@@ -50,13 +50,18 @@ def clashing_ports(settings: Mapping[str, Any]) -> Iterator[str]:
 
 
 def known_passwords(settings: Mapping[str, Any]) -> Iterator[str]:
-    for setting in ("gateway_users", "gateway_operators"):
-        for user in settings.get(setting) or []:
-            if user.get("password") in KNOWN_PASSWORDS | {user["name"]}:
-                yield (
-                    f"{setting}: the password of {user['name']} is known to everybody: choose another, and keep it in a file "
-                    "encrypted with ansible-vault"
-                )
+    accounts = [
+        (setting, user) for setting in ("gateway_users", "gateway_operators") for user in settings.get(setting) or []
+    ]
+    if "grafana_admin_password" in settings:
+        grafana = {"name": settings.get("grafana_admin_user", "admin"), "password": settings["grafana_admin_password"]}
+        accounts.append(("grafana_admin_password", grafana))
+    for setting, account in accounts:
+        if account.get("password") in KNOWN_PASSWORDS | {account["name"]}:
+            yield (
+                f"{setting}: the password of {account['name']} is known to everybody: choose another, and keep it in a file "
+                "encrypted with ansible-vault"
+            )
 
 
 def setting_problems(settings: Mapping[str, Any], roles_dir: str, stack_file: str) -> list[str]:
