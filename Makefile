@@ -111,9 +111,18 @@ model/artifacts/manifest.json: data/tweet_emotions.csv $(wildcard model/*.py) ap
 
 # --- checks ---
 
-.PHONY: test lint unit molecule
-test: check-host build-project lint unit molecule ## Check everything; what runs already is not touched
+.PHONY: test test-code test-machines lint unit molecule lifecycle
+test: check-host build-project .venv/test build/tools/.fetched ## Check everything; what runs already is not touched
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=recurse test-code test-machines
 	@echo "All checks passed."
+
+# A machine mostly waits; its tests and those of the code share the processors well.
+test-code:
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory unit
+test-machines:
+	@$(MAKE) --no-print-directory molecule
+	@$(MAKE) --no-print-directory lifecycle
 
 lint: .venv/test ## ruff, mypy, yamllint, ansible-lint
 	ruff check .
@@ -125,8 +134,11 @@ lint: .venv/test ## ruff, mypy, yamllint, ansible-lint
 unit: .venv/test build/tools/.fetched ## Unit tests and rendered templates, without a machine
 	pytest
 
-molecule: .venv/test ## The roles on a throw-away machine
+molecule: .venv/test model/artifacts/manifest.json ## The roles on a throw-away machine
 	molecule test
+
+lifecycle: .venv/test ## What a lab machine changes on this host is taken back
+	pytest tests/lab
 
 .PHONY: test-faults test-browser fuzz bench-api
 test-faults: .venv/test ## Break the running lab machine under load: replicas, floods, TLS
