@@ -32,9 +32,9 @@ def problem(answer: httpx.Response) -> Any:
 
 
 def test_what_is_published(client: httpx.Client) -> None:
-    for path in ("/", "/health", "/docs", "/openapi.json", "/v2/health/ready"):
+    for path in ("/", "/health", "/docs", "/openapi.json", "/ready", "/version", "/v2/health/ready"):
         assert client.get(path).status_code == 200, path
-    for path in ("/metrics", "/ready", "/version", "/nginx_status", "/stub_status", "/index.html", "/.verdict/users"):
+    for path in ("/metrics", "/nginx_status", "/stub_status", "/index.html", "/.verdict/users"):
         answer = client.get(path)
         assert answer.status_code == 404, path
         problem(answer)

@@ -268,7 +268,7 @@ def test_the_edge_takes_what_the_api_takes() -> None:
 
 
 def test_unnamed_paths_are_404(client: httpx.Client) -> None:
-    for path in ("/nope", "/metrics", "/ready", "/version", "/nginx_status", "/stub_status", "/predict/", "/.problem",
+    for path in ("/nope", "/metrics", "/nginx_status", "/stub_status", "/predict/", "/.problem",
                  "/.verdict/users", "/static/", "/static/none.js", "/index.html", "/.git/config", "/predict%00"):  # fmt: skip
         answer = client.get(path)
         print(path, answer.status_code)
