@@ -122,6 +122,17 @@ fuzz: .venv/test ## 100,000 odd bodies against the API, in one process
 bench-api: .venv/test model/artifacts/manifest.json ## What a replica costs: metrics, memory, start
 	python -m tests.load.bench_api
 
+# --- measurements ---
+
+.PHONY: bench profile
+bench: check-host .venv/control model/artifacts/manifest.json ## Measure the whole stack beside others, on a machine of its own; QUICK=1
+	@scripts/install-packages wrk
+	@ASK_BECOME_PASS="$(ask_become_pass)" python -m tests.load.bench $(if $(QUICK),--quick) $(if $(KEEP),--keep)
+
+profile: check-host .venv/control model/artifacts/manifest.json ## Where a request's time goes, to docs/profile.md
+	@scripts/install-packages wrk
+	@ASK_BECOME_PASS="$(ask_become_pass)" python -m tests.load.bench.profile $(if $(KEEP),--keep)
+
 # --- made files ---
 
 .venv/control: requirements/bootstrap.txt requirements/control.txt requirements/train.txt
