@@ -116,6 +116,11 @@ def provision(bench: Bench) -> None:
     if not bench.effort.whole:
         return
     bench.provisioning["`site.yml` again"] = machine.playbook("site.yml")
+    redeploy(bench)
+
+
+def redeploy(bench: Bench) -> None:
+    """Another model, and back. Raises MachineError."""
     project = WORK / "project"
     shutil.rmtree(project, ignore_errors=True)
     for part in ("app", "requirements", "model/artifacts"):
@@ -185,9 +190,6 @@ def begin(bench: Bench, stack: Stack) -> None:
     here = bench.machine
     if stack.units and not stack.shares:
         request = {"path": stack.path, "body": stacks.body_of(stack, bench.sentences[0])}
-        if stack is not bench.ours:
-            # Once before it counts: this writes the byte code.
-            here.ask("ready", unit=stack.units[0], port=stack.unit_ports[0], **request)
         row["starts"] = here.ask(
             "start", unit=stack.units[0], port=stack.unit_ports[0], times=bench.effort.starts, **request
         )
@@ -234,8 +236,16 @@ def run(bench: Bench, stack: Stack) -> None:
 def measure(bench: Bench) -> None:
     here, effort = bench.machine, bench.effort
     present = install(bench)
-    here.ask("units", verb="start", units=[stack.units[0] for stack in present if stack.units])
-    for stack in (bench.ours, *present):
+    with bench.attempt(bench.ours.title.replace("*", "")):
+        begin(bench, bench.ours)
+    # The others once before it counts, which writes their byte code.
+    first = [stack for stack in present if stack.units and not stack.shares]
+    here.ask("units", verb="start", units=[stack.units[0] for stack in first])
+    for stack in first:
+        with bench.attempt(f"byte code of {stack.name}"):
+            body = stacks.body_of(stack, bench.sentences[0])
+            here.ask("ready", unit=stack.units[0], port=stack.unit_ports[0], path=stack.path, body=body)
+    for stack in present:
         with bench.attempt(stack.title.replace("*", "")):
             begin(bench, stack)
     running = [stack for stack in (bench.ours, *present) if stack.name in bench.rows]
