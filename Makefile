@@ -142,11 +142,11 @@ lifecycle: .venv/test ## What a lab machine changes on this host is taken back
 
 .PHONY: test-faults test-browser fuzz bench-api
 test-faults: .venv/test ## Break the running lab machine under load: replicas, floods, TLS
-	@command -v testssl >/dev/null || scripts/install-packages testssl.sh
+	@scripts/install-packages testssl:testssl.sh
 	pytest tests/faults
 
 test-browser: .venv/browser build/tools/.fetched ## The page in headless Chromium
-	@command -v chromium >/dev/null || scripts/install-packages chromium
+	@scripts/install-packages chromium
 	pytest tests/browser
 
 fuzz: .venv/test ## 100,000 odd bodies against the API, in one process
@@ -154,6 +154,17 @@ fuzz: .venv/test ## 100,000 odd bodies against the API, in one process
 
 bench-api: .venv/test model/artifacts/manifest.json ## What a replica costs: metrics, memory, start
 	python -m tests.load.bench_api
+
+# --- measurements ---
+
+.PHONY: bench profile
+bench: check-host .venv/control model/artifacts/manifest.json ## Measure the whole stack beside others, on a machine of its own; QUICK=1
+	@scripts/install-packages wrk
+	@ASK_BECOME_PASS="$(ask_become_pass)" python -m tests.load.bench $(if $(QUICK),--quick) $(if $(KEEP),--keep)
+
+profile: check-host .venv/control model/artifacts/manifest.json ## Where a request's time goes, to docs/profile.md
+	@scripts/install-packages wrk
+	@ASK_BECOME_PASS="$(ask_become_pass)" python -m tests.load.bench.profile $(if $(KEEP),--keep)
 
 # --- made files ---
 

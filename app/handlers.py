@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from app.answers import Answer, to_json
 from app.asgi import Receive, Routes, Scope, read_json
-from app.metrics import MEDIA_TYPE, Metrics
+from app.exposition import MEDIA_TYPE
+from app.metrics import Metrics
 from app.predictor import Predictor
 from app.schemas import BATCH_BODY_BYTES, PREDICT_BODY_BYTES
 

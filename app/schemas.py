@@ -60,7 +60,13 @@ class Sentences(BaseModel):
     sentences: Annotated[list[Text], Field(min_length=1, max_length=BATCH_SENTENCES)]
 
 
-class Label(BaseModel):
+class Document(BaseModel):
+    """What we answer: nothing is validated by it, so what pydantic makes of it is made with the OpenAPI document."""
+
+    model_config = ConfigDict(defer_build=True)
+
+
+class Label(Document):
     prediction: str = Field(description="The most probable of the model's labels.", examples=["happiness"])
 
 
@@ -70,7 +76,7 @@ class Prediction(Label):
     model_version: str = Field(examples=["3f9c2a7be014"])
 
 
-class NGram(BaseModel):
+class NGram(Document):
     ngram: str
     weight: float = Field(description="What it adds to the logit of the predicted label.")
 
@@ -90,14 +96,14 @@ class DebugPrediction(Prediction, Explained):
     elapsed_ms: float = Field(ge=0, description="Validation and scoring.")
 
 
-class Predictions(BaseModel):
+class Predictions(Document):
     """The answer of v1 to a batch, in the order of the sentences."""
 
     predictions: list[Label]
     model_version: str
 
 
-class DebugPredictions(BaseModel):
+class DebugPredictions(Document):
     """The answer of v2 to a batch, in the order of the sentences."""
 
     predictions: list[Explained]
@@ -107,12 +113,12 @@ class DebugPredictions(BaseModel):
     elapsed_ms: float = Field(ge=0)
 
 
-class FieldReason(BaseModel):
+class FieldReason(Document):
     field: str = Field(examples=["sentences[3]"])
     reason: str = Field(examples=[BLANK])
 
 
-class ProblemDocument(BaseModel):
+class ProblemDocument(Document):
     """Every error (RFC 9457)."""
 
     type: str = Field(examples=["about:blank"])
@@ -123,11 +129,11 @@ class ProblemDocument(BaseModel):
     errors: list[FieldReason] | None = None
 
 
-class Health(BaseModel):
+class Health(Document):
     status: str = Field(examples=["ok"])
 
 
-class VersionDocument(BaseModel):
+class VersionDocument(Document):
     """What runs here."""
 
     version: str = Field(examples=["v1"])

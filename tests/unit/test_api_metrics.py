@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from app.exposition import family
 from app.metrics import DURATION_SECONDS, Histogram
 from tests.unit.stub_api import LABELS, Client, StubEngine, make_app
 
@@ -112,3 +113,9 @@ def test_the_documented_table_is_what_is_exported(client: Client) -> None:
     common = {"version", "model_version"}
     documented = {(name, kind, frozenset(common | set(re.findall(r"`(\w+)`", labels)))) for name, kind, labels in rows}
     assert documented == exported
+
+
+def test_a_label_may_have_any_text() -> None:
+    odd = 'a"b\\c\nd'
+    (read,) = text_string_to_metric_families("".join(family("odd", "gauge", "Odd", [("", {"label": odd}, 1.5)])))
+    assert [(sample.labels, sample.value) for sample in read.samples] == [({"label": odd}, 1.5)]
