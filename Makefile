@@ -94,7 +94,7 @@ model: .venv/control ## Train, evaluate and compile; DATA=path for other data
 	python -m model --data $(DATA)
 
 model-import: .venv/control ## Serve a fitted pipeline of yours: MODEL=path of a joblib file
-	python -m model.importing --model $(or $(MODEL),$(error MODEL is not set: make model-import MODEL=path))
+	python -m model.importing --model $(or $(MODEL),$(error MODEL is not set: make model-import MODEL=path)) --data $(DATA)
 
 compare-models: .venv/control ## The comparison that the recipe was chosen by, to build/model-comparison.md
 	@mkdir -p build
@@ -106,7 +106,7 @@ bench-model: .venv/bench model/artifacts/manifest.json ## What a prediction take
 test-public: .venv/test ## What is promised of the public data set: DATA=path
 	pytest tests/public --data $(DATA)
 
-model/artifacts/manifest.json: data/tweet_emotions.csv $(wildcard model/*.py) app/scorer.py app/artifact.py requirements/train.txt | .venv/control
+model/artifacts/manifest.json: data/tweet_emotions.csv $(wildcard model/*.py) app/engine.py app/scorer.py app/artifact.py requirements/train.txt | .venv/control
 	python -m model --data $(DATA)
 
 # --- checks ---
