@@ -1,12 +1,20 @@
-"""A picture of the page as a running system serves it: python -m tests.browser.screenshot https://localhost docs/page.png"""
+"""Pictures for the documentation, of the page as a running system serves it and of the consoles with made-up data:
+
+python -m tests.browser.screenshot https://localhost docs/page.png
+python -m tests.browser.screenshot consoles docs/consoles.png
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
 import sys
+import tempfile
+from pathlib import Path
 
 from playwright.sync_api import expect, sync_playwright
+
+from tests.browser.test_consoles import drawn, prometheus, samples
 
 
 def main(url: str, path: str, user: str = "admin", password: str = "admin") -> None:
@@ -27,5 +35,22 @@ def main(url: str, path: str, user: str = "admin", password: str = "admin") -> N
         browser.close()
 
 
+def consoles(path: str) -> None:
+    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        prometheus(Path(directory), samples()) as address,
+        sync_playwright() as playwright,
+    ):
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=arguments)
+        page = browser.new_page(viewport={"width": 1100, "height": 800}, locale="en-GB")
+        drawn(page, address, "vmlops")
+        page.screenshot(path=path, full_page=True)
+        browser.close()
+
+
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if sys.argv[1] == "consoles":
+        consoles(*sys.argv[2:])
+    else:
+        main(*sys.argv[1:])
