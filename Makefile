@@ -2,8 +2,8 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 
-# Ports on this host's loopback. What the running machine was started with is remembered until it is removed.
--include .lab/ports.mk
+# Where the system runs, and its ports on this host's loopback. What a machine was started with is remembered until it is removed.
+-include .lab/settings.mk
 HTTPS_PORT ?= 443
 HTTP_PORT ?= 80
 PROMETHEUS_PORT ?= 9090
@@ -12,13 +12,15 @@ export HTTPS_PORT HTTP_PORT PROMETHEUS_PORT GRAFANA_PORT
 ports := HTTPS_PORT=$(HTTPS_PORT) HTTP_PORT=$(HTTP_PORT) PROMETHEUS_PORT=$(PROMETHEUS_PORT) GRAFANA_PORT=$(GRAFANA_PORT)
 
 DATA ?= data/tweet_emotions.csv
-ENVIRONMENT ?= lab
+# The VM has the same name with every provider.
+machine := $(if $(filter libvirt virtualbox,$(PROVIDER)),vagrant,lab)
+ENVIRONMENT ?= $(machine)
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # A sudo that wants a password is asked for it by Ansible, once a run.
 ask_become_pass = $(shell [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null || echo --ask-become-pass)
 lab_playbook = ansible-playbook -i inventory/lab playbooks/lab.yml $(ask_become_pass)
-ssh_lab = ssh -F .lab/lab/ssh_config lab
+ssh_machine = ssh -F $(if $(filter lab,$(machine)),.lab/lab,.vagrant)/ssh_config $(machine)
 curl_predict = curl --silent --show-error --include --cacert certs/ca.crt -u admin:admin https://localhost:$(HTTPS_PORT)/predict \
 	-H 'Content-Type: application/json' -d '{"sentence": "Oh yeah, that was soooo cool!"}'
 
@@ -26,35 +28,52 @@ curl_predict = curl --silent --show-error --include --cacert certs/ca.crt -u adm
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# --- the lab machine ---
+# --- the machine ---
 
 .PHONY: start-project run-project build-project stop-project destroy-project provision
-start-project: check-ports build-project ## Bring the whole system up in a lab machine on this host
-	@mkdir -p .lab && printf '%s ?= %s\n' HTTPS_PORT $(HTTPS_PORT) HTTP_PORT $(HTTP_PORT) PROMETHEUS_PORT $(PROMETHEUS_PORT) GRAFANA_PORT $(GRAFANA_PORT) > .lab/ports.mk
-	$(lab_playbook) -e lab_machine_state=started
-	@$(MAKE) --no-print-directory provision
-	@scripts/summary $(HTTPS_PORT) $(HTTP_PORT) $(PROMETHEUS_PORT) $(GRAFANA_PORT)
+start-project: ## Bring the whole system up, in a lab machine on this host or a VM: PROVIDER=lab|libvirt|virtualbox
+	@provider=$$(scripts/choose-provider $(PROVIDER)) && $(MAKE) --no-print-directory PROVIDER=$$provider start-machine
 
 run-project: start-project ## The same
 
 build-project: packages .venv/control ## Make what a start needs: packages, .venv, model, the machine's base tree
 	@$(MAKE) --no-print-directory --jobs=2 model/artifacts/manifest.json base-tree
 
-provision: ## Run site.yml against ENVIRONMENT (default: lab)
+provision: ## Run site.yml against ENVIRONMENT (default: the machine that runs)
 	ansible-playbook -i inventory/$(ENVIRONMENT) site.yml
 
-stop-project: ## Stop the lab machine; a start brings it back as it was
-	$(lab_playbook) -e lab_machine_state=stopped
+stop-project: stop-$(machine) ## Stop the machine; a start brings it back as it was
 
-destroy-project: ## Remove the lab machine and all that it changed on this host
+destroy-project: destroy-$(machine) ## Remove the machine and all that it changed on this host
+	rm -rf .lab/lab .lab/settings.mk certs/ca.crt certs/ca.key certs/$(machine).crt
+
+.PHONY: start-machine start-lab stop-lab destroy-lab start-vagrant stop-vagrant destroy-vagrant
+start-machine: check-ports
+	@mkdir -p .lab && printf '%s ?= %s\n' PROVIDER $(PROVIDER) HTTPS_PORT $(HTTPS_PORT) HTTP_PORT $(HTTP_PORT) PROMETHEUS_PORT $(PROMETHEUS_PORT) GRAFANA_PORT $(GRAFANA_PORT) > .lab/settings.mk
+	@$(MAKE) --no-print-directory start-$(machine)
+	@scripts/summary $(machine) $(HTTPS_PORT) $(HTTP_PORT) $(PROMETHEUS_PORT) $(GRAFANA_PORT)
+
+start-lab: build-project
+	$(lab_playbook) -e lab_machine_state=started
+	@$(MAKE) --no-print-directory provision
+stop-lab:
+	$(lab_playbook) -e lab_machine_state=stopped
+destroy-lab:
 	@[ ! -x .venv/bin/ansible-playbook ] || $(lab_playbook) -e lab_machine_state=absent
-	rm -rf .lab/lab .lab/ports.mk certs/ca.crt certs/ca.key certs/lab.crt
+
+start-vagrant: .venv/control
+	@scripts/start-vm $(PROVIDER)
+stop-vagrant:
+	vagrant halt
+destroy-vagrant:
+	vagrant destroy --force
+	@scripts/libvirt stop
 
 .PHONY: check-host check-ports packages base-tree
 check-host:
 	@scripts/check-host
 check-ports:
-	@scripts/check-host $(ports)
+	@scripts/check-host $(if $(filter vagrant,$(machine)),--vm) $(ports)
 packages:
 	@scripts/install-packages
 base-tree:
@@ -63,14 +82,14 @@ base-tree:
 # --- looking at it ---
 
 .PHONY: ssh status logs test-api test-api-debug
-ssh: ## Log in to the lab machine; CMD="…" runs a command there
-	@$(ssh_lab) $(CMD)
+ssh: ## Log in to the machine; CMD="…" runs a command there
+	@$(ssh_machine) $(CMD)
 
-status: ## What runs in the lab machine
-	@$(ssh_lab) 'sudo vmlops-api status; systemctl list-units --no-legend --plain "vmlops-*" nginx "prometheus*" "grafana*" mtail'
+status: ## What runs in the machine
+	@$(ssh_machine) 'sudo vmlops-api status; systemctl list-units --no-legend --plain "vmlops-*" nginx "prometheus*" "grafana*" mtail'
 
-logs: ## Follow the journal of the system's services in the lab machine
-	@$(ssh_lab) sudo journalctl --follow --lines=50 --unit='vmlops-*' --unit=nginx --unit='prometheus*' --unit='grafana*' --unit=mtail
+logs: ## Follow the journal of the system's services in the machine
+	@$(ssh_machine) sudo journalctl --follow --lines=50 --unit='vmlops-*' --unit=nginx --unit='prometheus*' --unit='grafana*' --unit=mtail
 
 test-api: ## Ask the running system for a prediction
 	@$(curl_predict)
@@ -148,6 +167,14 @@ test-faults: .venv/test ## Break the running lab machine under load: replicas, f
 test-browser: .venv/browser build/tools/.fetched ## The page in headless Chromium
 	@scripts/install-packages chromium
 	pytest tests/browser
+
+.PHONY: box test-vm
+box: .venv/control ## Build a Vagrant box for libvirt from this distribution's packages
+	@scripts/libvirt install
+	@scripts/make-box
+
+test-vm: .venv/test ## The acceptance tests on a VM, before and after a reboot (20 minutes where it is emulated)
+	@scripts/test-vm $(or $(filter libvirt virtualbox,$(PROVIDER)),libvirt)
 
 fuzz: .venv/test ## 100,000 odd bodies against the API, in one process
 	FUZZ=100000 pytest tests/unit/test_api_fuzz.py

@@ -1,11 +1,12 @@
 """The machine under test, over real HTTPS and over SSH.
 
-VMLOPS_CONTROL_DIR names the folder that the role lab_machine wrote (ssh_config, keys); molecule sets it, the default is the
-machine of `make start-project`.
+VMLOPS_CONTROL_DIR names the folder that the role lab_machine (ssh_config, keys) or the Vagrantfile (ssh_config, settings.json)
+wrote; molecule and `make test-vm` set it, the default is the lab machine of `make start-project`.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import ssl
 from collections.abc import Callable, Iterator
@@ -29,6 +30,8 @@ class Machine:
     Attributes:
         name: host name in the inventory.
         address: its address on the network of the host and the machine.
+        https: host and port at which the gateway is reached: the machine's own, or of a VM what is forwarded to it.
+        http: the same for the redirects.
         ca_file: the certificate that verifies the gateway's.
         ssh_config: configuration with which ``ssh name`` reaches it.
         ports: ``vmlops_ports`` of inventory/stack.yml.
@@ -38,17 +41,25 @@ class Machine:
 
     name: str
     address: str
+    https: tuple[str, int]
+    http: tuple[str, int]
     ca_file: Path
     ssh_config: Path
     ports: dict[str, int]
     instances: list[str]
     credentials: tuple[str, str]
 
+    @property
+    def url(self) -> str:
+        """The gateway's address as a client writes it."""
+        host, port = self.https
+        return f"https://{host}" if port == 443 else f"https://{host}:{port}"
+
     def client(self, **options: Any) -> httpx.Client:
         """Return a client of the gateway that verifies its certificate; ``options`` go to httpx.Client."""
         options = {"auth": self.credentials, "timeout": 10, **options}
         context = ssl.create_default_context(cafile=str(self.ca_file))
-        return httpx.Client(base_url=f"https://{self.address}", verify=context, **options)
+        return httpx.Client(base_url=self.url, verify=context, **options)
 
 
 @pytest.fixture(scope="session")
@@ -58,11 +69,18 @@ def machine() -> Machine:
         f"{control}/ssh_config is missing: run `make start-project` or `molecule converge`"
     )
     words = (control / "ssh_config").read_text().split()
+    address = words[words.index("HostName") + 1]
+    settings = control / "settings.json"
+    entrance, ports = address, {"HTTPS_PORT": 443, "HTTP_PORT": 80}
+    if settings.exists():
+        entrance, ports = "localhost", json.loads(settings.read_text())
     own_ca = control / "certs/ca.crt"
     stack = yaml.safe_load((PROJECT / "inventory/stack.yml").read_text())
     return Machine(
         name=words[1],
-        address=words[words.index("HostName") + 1],
+        address=address,
+        https=(entrance, int(ports["HTTPS_PORT"])),
+        http=(entrance, int(ports["HTTP_PORT"])),
         ca_file=own_ca if own_ca.exists() else PROJECT / "certs/ca.crt",
         ssh_config=control / "ssh_config",
         ports=stack["vmlops_ports"],

@@ -109,9 +109,9 @@ def test_more_than_ten_a_second_are_limited_and_recover(
 
 
 def test_http_redirects_to_https(machine: Machine) -> None:
-    response = httpx.get(f"http://{machine.address}/predict?a=b")
+    response = httpx.get("http://{}:{}/predict?a=b".format(*machine.http))
     assert response.status_code in (301, 308), evidence(response)
-    assert response.headers["location"] == f"https://{machine.address}/predict?a=b", evidence(response)
+    assert response.headers["location"] == f"{machine.url}/predict?a=b", evidence(response)
 
 
 @pytest.mark.parametrize("name", ["localhost", "127.0.0.1", "address", "hostname"])

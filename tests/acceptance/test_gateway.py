@@ -74,8 +74,8 @@ def test_tls(machine: Machine, version: str) -> None:
     context = ssl.create_default_context(cafile=str(machine.ca_file))
     context.maximum_version = context.minimum_version = ssl.TLSVersion[version]
     with (
-        socket.create_connection((machine.address, 443), timeout=10) as plain,
-        context.wrap_socket(plain, server_hostname=machine.address) as connection,
+        socket.create_connection(machine.https, timeout=10) as plain,
+        context.wrap_socket(plain, server_hostname=machine.https[0]) as connection,
     ):
         print(connection.version(), connection.cipher(), connection.getpeercert())
         assert connection.version() == version.replace("_", ".").replace("TLSv", "TLSv")
@@ -86,7 +86,7 @@ def test_old_tls_is_refused(machine: Machine) -> None:
     context.set_ciphers("DEFAULT:@SECLEVEL=0")
     with pytest.warns(DeprecationWarning, match="TLSv1"):
         context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
-    with socket.create_connection((machine.address, 443), timeout=10) as plain, pytest.raises(ssl.SSLError):
+    with socket.create_connection(machine.https, timeout=10) as plain, pytest.raises(ssl.SSLError):
         context.wrap_socket(plain)
 
 
@@ -99,7 +99,7 @@ def test_a_client_without_a_name_is_served(machine: Machine) -> None:
     """Clients that use an address send no name in the handshake."""
     context = ssl.create_default_context(cafile=str(machine.ca_file))
     context.check_hostname = False
-    connection = http.client.HTTPSConnection(machine.address, context=context, timeout=10)
+    connection = http.client.HTTPSConnection(*machine.https, context=context, timeout=10)
     connection.request("GET", "/health")
     assert connection.getresponse().status == 200
     connection.close()

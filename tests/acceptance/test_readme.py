@@ -17,7 +17,7 @@ from tests.readme import commands
 def test_curl_gets_a_prediction(command: str, machine: Machine, eventually: Callable[..., Any]) -> None:
     # The reader's machine is published on localhost; the one under test has the same certificate and an address.
     command = command.replace("certs/ca.crt", str(machine.ca_file))
-    command += f" --silent --show-error --fail --connect-to localhost:443:{machine.address}:443"
+    command += f" --silent --show-error --fail --connect-to localhost:443:{':'.join(map(str, machine.https))}"
 
     def attempt() -> str:
         return subprocess.run(command, shell=True, check=False, capture_output=True, text=True).stdout
