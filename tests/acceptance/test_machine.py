@@ -25,7 +25,9 @@ def test_only_nginx_and_sshd_listen_on_the_network(host: Any) -> None:
         if not re.match(r"(127\.|\[::1\])", line.split()[3])
     }
     # A VM asks for its address by DHCP.
-    assert open_to_all - {("68", "systemd-network")} == {("22", "sshd"), ("443", "nginx"), ("80", "nginx")}, "\n".join(lines)
+    assert open_to_all - {("68", "systemd-network")} == {("22", "sshd"), ("443", "nginx"), ("80", "nginx")}, "\n".join(
+        lines
+    )
 
 
 def test_every_instance_of_the_list_runs_and_no_other(host: Any, machine: Machine) -> None:
