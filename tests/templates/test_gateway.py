@@ -425,9 +425,18 @@ def test_part_of_the_traffic_is_shadowed(tmp_path: Path) -> None:
         for _ in range(400):
             client.post("/predict", json=SENTENCE)
         wait_for(lambda: 0.2 < edge.answered()["v2@0"] / 400 < 0.4, "a share of about 30 %")
-        copies = edge.answered()["v2@0"]
-        client.post("/predict", json=SENTENCE, headers={"X-Experiment-Group": "debug"})
-        assert edge.answered()["v2@0"] == copies + 1
+
+
+def test_what_goes_to_v2_is_not_shadowed(tmp_path: Path) -> None:
+    with running(tmp_path, gateway_shadow_percent=100, **UNLIMITED) as edge:
+        client = edge.client()
+        for _ in range(20):
+            client.post("/predict", json=SENTENCE, headers={"X-Experiment-Group": "debug"})
+        assert edge.answered()["v1@0"] == 0
+        # Copies arrive in order: when this one is there, any of the requests before would be.
+        client.post("/predict", json=SENTENCE)
+        wait_for(lambda: edge.answered()["v2@0"] > 20, "the copy of a request to v1")
+        assert edge.answered()["v2@0"] == 21
 
 
 # --- names, TLS, headers ---
