@@ -76,8 +76,8 @@ check-ports:
 	@scripts/check-host $(if $(filter vagrant,$(machine)),--vm) $(ports)
 packages:
 	@scripts/install-packages
-base-tree:
-	@$(lab_playbook) -e lab_machine_state=prepared
+base-tree: # of no use to a machine that is there
+	@[ -e .lab/lab/ssh_config ] || $(lab_playbook) -e lab_machine_state=prepared
 
 # --- looking at it ---
 
