@@ -12,6 +12,7 @@ import pytest
 
 from tests.acceptance.conftest import SENTENCE, Machine
 
+# Written out once more on purpose: what clients were promised must not follow a change of the code that is tested.
 LABELS = {
     "anger",
     "boredom",
