@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-FORMAT = 1  # of manifest.json and the arrays; the scorer reads this one and no other
+FORMAT = 2  # of manifest.json and the arrays; the scorer reads this one and no other
 MANIFEST = "manifest.json"
 _REQUIRED = {"engine": str, "labels": list, "model_version": str, "files": dict, "baseline": dict, "metrics": dict}
 _REMEDY = "build it again with `make model` and deploy that"

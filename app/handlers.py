@@ -7,7 +7,7 @@ from app.asgi import Receive, Routes, Scope, read_json
 from app.exposition import MEDIA_TYPE
 from app.metrics import Metrics
 from app.predictor import Predictor
-from app.schemas import BATCH_BODY_BYTES, PREDICT_BODY_BYTES
+from app.sentences import BATCH_BODY_BYTES, PREDICT_BODY_BYTES
 
 
 def fast_routes(predictor: Predictor, metrics: Metrics) -> Routes:

@@ -19,8 +19,10 @@ from app.asgi import read_json
 from app.engine import Engine
 from app.openapi import respond
 from app.predictor import Predictor
-from app.problems import Problem, invalid
-from app.schemas import BATCH_BODY_BYTES, BATCH_SENTENCES, Text
+from app.problems import Problem
+from app.schemas import Text
+from app.sentences import BATCH_BODY_BYTES, BATCH_SENTENCES
+from app.validation import invalid
 
 MODEL = "emotion"
 INPUT = "sentence"

@@ -8,13 +8,11 @@ from math import isfinite
 from time import perf_counter
 from typing import Any
 
-from pydantic import ValidationError
-
 from app.answers import Answer, to_json
 from app.engine import Engine, Score
 from app.metrics import Metrics
-from app.problems import Problem, invalid
-from app.schemas import Sentence, Sentences
+from app.problems import Problem
+from app.sentences import sentence_of
 from app.settings import Settings
 
 PROBE = "ready?"
@@ -76,10 +74,9 @@ class Predictor:
 
     async def predict_batch(self, body: bytes) -> Answer:
         started = perf_counter()
-        try:
-            texts = Sentences.model_validate_json(body).sentences
-        except ValidationError as error:
-            raise invalid(error) from None
+        from app.validation import sentences  # imports pydantic: see sentences.py
+
+        texts = sentences(body)
         document: dict[str, Any] = {
             "predictions": self._batch_items(await self.score(texts)),
             "model_version": self.engine.model_version,
@@ -112,10 +109,12 @@ class Predictor:
 
 def parse_sentence(body: bytes) -> str:
     """Raises Problem: 400, 413 or 422."""
-    try:
-        return Sentence.model_validate_json(body).sentence
-    except ValidationError as error:
-        raise invalid(error) from None
+    text = sentence_of(body)
+    if text is None:
+        from app.validation import sentence  # imports pydantic: see sentences.py
+
+        return sentence(body)
+    return text
 
 
 def _milliseconds(started: float) -> float:

@@ -9,11 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypedDict
 
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
-
 from app.answers import Answer, Headers, to_json
-from app.schemas import TOO_LONG
 
 MEDIA_TYPE = b"application/problem+json"
 # Written out, because http.HTTPStatus renamed 413 and 422 between the versions of Python that we run on.
@@ -28,9 +24,7 @@ TITLES = {
     500: "Internal Server Error",
     503: "Service Unavailable",
 }
-MAX_ERRORS = 16  # a batch can have 256; nobody reads more than the first few
 
-NOT_JSON = "The body is not JSON in UTF-8"
 NOT_DECLARED = "Send the body as JSON, with the header Content-Type: application/json."
 GONE = "The client closed the connection."
 FAILED = "The request could not be answered. The log has the reason under this request_id."
@@ -70,26 +64,3 @@ class Problem(Exception):
         if self.errors:
             document["errors"] = self.errors
         return Answer.of(self.status, to_json(document), MEDIA_TYPE, self.headers)
-
-
-def invalid(error: ValidationError) -> Problem:
-    """400 for what is not JSON, 413 for a text that is too long, 422 for the rest. Repeats no input."""
-    details = error.errors(include_url=False, include_input=False, include_context=False)
-    first = details[0]
-    if first["type"] == "json_invalid":
-        return Problem(400, f"{NOT_JSON}: {first['msg'].removeprefix('Invalid JSON: ')}.")
-    errors = [FieldError(field=_field(detail), reason=_reason(detail)) for detail in details[:MAX_ERRORS]]
-    summary = f"{errors[0]['field']}: {errors[0]['reason']}."
-    if any(detail["type"] == TOO_LONG for detail in details):
-        return Problem(413, summary, errors)
-    return Problem(422, summary, errors)
-
-
-def _field(detail: ErrorDetails) -> str:
-    """("sentences", 3) → sentences[3]; () → body."""
-    path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in detail["loc"])
-    return path.removeprefix(".") or "body"
-
-
-def _reason(detail: ErrorDetails) -> str:
-    return "is required" if detail["type"] == "missing" else detail["msg"]

@@ -13,6 +13,7 @@ from app.asgi import Routes, failure
 from app.openapi import respond
 from app.predictor import Predictor
 from app.problems import Problem
+from app.sentences import BATCH_SENTENCES
 
 DESCRIPTION = "Classifies short texts by emotion. Every answer carries `X-Request-ID`; errors are problem documents."
 BODIES = (schemas.Sentence, schemas.Sentences, oip.InferRequest)
@@ -66,7 +67,7 @@ def _add_fast_routes(app: FastAPI, debug: bool, fast: Routes) -> None:
             **openapi.takes(schemas.Sentence),
         },
         ("POST", "/predict/batch"): {
-            "summary": f"Classify up to {schemas.BATCH_SENTENCES} sentences, in order",
+            "summary": f"Classify up to {BATCH_SENTENCES} sentences, in order",
             "response_model": schemas.DebugPredictions if debug else schemas.Predictions,
             **openapi.takes(schemas.Sentences),
         },

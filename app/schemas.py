@@ -10,25 +10,13 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-SENTENCE_BYTES = 8192  # in UTF-8
-BATCH_SENTENCES = 256
-# JSON may spell a byte of text as six (\u0001): the longest sentence in its longest spelling, and room for the rest.
-PREDICT_BODY_BYTES = 64 * 1024
-# 256 of the longest sentences in UTF-8 are 2 MiB; as \uXXXX escapes, which many clients send, at most 6 MiB.
-BATCH_BODY_BYTES = 8 * 1024 * 1024
-
-TOO_LONG = "sentence_too_long"  # the type of the error that becomes 413
-LONGEST = f"must not be longer than {SENTENCE_BYTES} bytes in UTF-8"
-BLANK = "must have something other than white space"
+from app.sentences import BATCH_SENTENCES, BLANK, FLAWS, SENTENCE_BYTES, flaw
 
 
 def check_sentence(text: str) -> str:
     """Raises PydanticCustomError on what the types cannot say."""
-    # UTF-8 takes at most four bytes a character: most sentences need not be encoded to be measured.
-    if len(text) > SENTENCE_BYTES // 4 and len(text.encode()) > SENTENCE_BYTES:
-        raise PydanticCustomError(TOO_LONG, LONGEST)
-    if not text or text.isspace():
-        raise PydanticCustomError("sentence_blank", BLANK)
+    if found := flaw(text):
+        raise PydanticCustomError(found, FLAWS[found])
     return text
 
 
@@ -115,7 +103,7 @@ class DebugPredictions(Document):
 
 class FieldReason(Document):
     field: str = Field(examples=["sentences[3]"])
-    reason: str = Field(examples=[BLANK])
+    reason: str = Field(examples=[FLAWS[BLANK]])
 
 
 class ProblemDocument(Document):

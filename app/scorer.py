@@ -1,40 +1,36 @@
-"""The compiled model: scikit-learn's linear text pipeline as memory-mapped arrays, in numpy alone.
+"""The compiled model: scikit-learn's linear text pipeline as memory-mapped arrays, in plain Python.
+
+A sentence has a few dozen n-grams. For so few numbers, calls into numpy cost about what they save (docs/model.md), and
+importing it takes longer and more memory than the rest of a replica together.
 
 The vocabularies of the pipeline's vectorizers are one trie over symbols (words or characters; each vectorizer has its
-own). A node's number is its row in `idf` and `weights`: the symbols come first, then every longer n-gram, found by
-binary search for the node of its first n - 1 symbols and its last one, 31 bits each, in `keys`. Only symbols are ever
-compared as text, so a match is exact. A node that is the beginning of a feature but none itself has idf 0.
-None of this lies on the Python heap: it costs nothing to load, and the workers of a machine share it.
+own). A node's number is its row in `idf` and `weights`: the symbols come first, then every longer n-gram. The nodes one
+symbol longer than node i are the entries children[i] to children[i + 1] of `steps`, which has each one's last symbol,
+in order; the entry's number, plus that of symbols, is the node's. Only symbols are ever compared as text, so a match is
+exact. A node that is the beginning of a feature but none itself has idf 0.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import islice
-from math import exp
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
+from math import exp, log, sqrt
+from operator import mul
 from pathlib import Path
+from struct import Struct
 from typing import Any
 from zlib import crc32
 
-import numpy as np
-from numpy.typing import NDArray
-
+from app import arrays
 from app.artifact import MANIFEST, ArtifactError
 from app.engine import Score
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
-
 UNKNOWN = 0x7FFF_FFFE  # the number of every symbol that is in no feature
-END = 0x7FFF_FFFD  # after a text, and a word where n-grams may not cross it; neither of the two is in any key
-NO_KEY = 0x7FFF_FFFF_FFFF_FFFF  # ends `keys`, so that every search stops inside
+END = 0x7FFF_FFFD  # a word ends where n-grams may not cross it; neither of the two is ever in `steps`
 _LEXICON = ("text", "starts", "buckets")
-_ROW = 0xFFFF_FFFF
-_TINY = float(np.finfo(np.float64).tiny)
 _CACHED_SYMBOLS = 4096  # by vectorizer: half a megabyte, and nine words of ten
-_CHUNK = 64  # texts that are scored at once: bounds the memory of a batch
 _SPACES = re.compile(r"\s\s+")  # as scikit-learn's: a single line feed stays one
 
 
@@ -78,10 +74,10 @@ class Lexicon(dict[str, int]):
     holds the symbols buckets[b] to buckets[b + 1]. Numbers start at `first`.
     """
 
-    def __init__(self, first: int, text: NDArray[Any], starts: NDArray[Any], buckets: NDArray[Any]) -> None:
+    def __init__(self, first: int, text: arrays.Array, starts: arrays.Array, buckets: arrays.Array) -> None:
         self._first = first
-        self._text, self._starts, self._buckets = text.data, starts.data, buckets.data
-        self._mask = len(buckets) - 2  # a power of two of buckets, and where the last one ends
+        self._text, self._starts, self._buckets = text.items, starts.items, buckets.items
+        self._mask = len(self._buckets) - 2  # a power of two of buckets, and where the last one ends
 
     def __missing__(self, symbol: str) -> int:
         key = symbol.encode("utf-8", "surrogatepass")
@@ -101,6 +97,7 @@ class Vectorizer:
     def __init__(self, spec: Mapping[str, Any], lexicon: Lexicon) -> None:
         self.lexicon = lexicon
         self.joint = " " if spec["analyzer"] == "word" else ""
+        self.longest: int = spec["longest_ngram"]
         self._lowercase: bool = spec["lowercase"]
         self._strip = _STRIP[spec["strip_accents"]]
         self._stop_words = frozenset(spec["stop_words"])
@@ -127,17 +124,20 @@ class Vectorizer:
         return list(map(self.lexicon.__getitem__, self.split(text)))
 
 
-def _sigmoid(z: Floats) -> Floats:
-    """One against the rest, normalised, as OneVsRestClassifier and Platt's calibration do it; z (n, k)."""
-    p: Floats = 1 / (1 + np.exp(-z))
-    p /= p.sum(axis=1, keepdims=True)
-    return p
+def _sigmoid(z: Sequence[float]) -> list[float]:
+    """One against the rest, normalised, as OneVsRestClassifier and Platt's calibration do it."""
+    # Of the two forms, the one whose exp cannot overflow.
+    return _shares([1 / (1 + exp(-x)) if x > 0 else exp(x) / (1 + exp(x)) for x in z])
 
 
-def _softmax(z: Floats) -> Floats:
-    p: Floats = np.exp(z - z.max(axis=1, keepdims=True))
-    p /= p.sum(axis=1, keepdims=True)
-    return p
+def _softmax(z: Sequence[float]) -> list[float]:
+    top = max(z)
+    return _shares([exp(x - top) for x in z])
+
+
+def _shares(parts: list[float]) -> list[float]:
+    total = sum(parts)
+    return [part / total for part in parts]
 
 
 class CompiledEngine:
@@ -148,149 +148,114 @@ class CompiledEngine:
     def __init__(self, directory: Path, manifest: Mapping[str, Any]) -> None:
         """Raises ArtifactError where the arrays are not those that the manifest describes."""
 
-        def array(name: str) -> NDArray[Any]:
+        def array(name: str) -> arrays.Array:
             if name not in manifest["files"]:
                 raise ArtifactError(directory / MANIFEST, f"has no sha256 of {name}")
             try:
-                mapped = np.load(directory / name, mmap_mode="r", allow_pickle=False)
-            except ValueError as error:
+                return arrays.read(directory / name)
+            except (ValueError, SyntaxError, KeyError, TypeError) as error:
                 raise ArtifactError(directory / name, f"is not a plain array ({error})") from None
-            # A plain view of the mapping: np.memmap's own bookkeeping costs more than the arithmetic.
-            return np.asarray(mapped)
 
         self.manifest = manifest
         self.labels: tuple[str, ...] = tuple(manifest["labels"])
         self.model_version: str = manifest["model_version"]
         try:
             form = manifest["scorer"]
-            self._depth: int = form["longest_ngram"]
             self._binary: bool = form["binary"]
             self._sublinear: bool = form["sublinear_tf"]
             self._norm: str | None = form["norm"]
-            self._softmax = {"softmax": True, "sigmoid": False}[form["link"]]
+            self._link = {"softmax": _softmax, "sigmoid": _sigmoid}[form["link"]]
             self._vectorizers = [
                 Vectorizer(spec, Lexicon(spec["first"], *(array(f"{part}{i}.npy") for part in _LEXICON)))
                 for i, spec in enumerate(form["vectorizers"])
             ]
         except (KeyError, TypeError, re.error) as error:
             raise ArtifactError(directory / MANIFEST, f"does not describe the scorer ({error!r})") from None
-        self._keys: Ints = array("keys.npy")
-        self._idf: Floats = array("idf.npy")
-        self._of: NDArray[np.uint8] = array("vectorizer.npy")  # of each node, which vectorizer it belongs to
-        self._weights: Floats = array("weights.npy")
-        self._intercept: Floats = array("intercept.npy")
-        self._symbols = len(self._idf) - len(self._keys) + 1
-        if self._weights.shape != (len(self._idf), len(self.labels)) or self._intercept.shape != (len(self.labels),):
-            raise ArtifactError(directory / MANIFEST, f"and weights.npy {self._weights.shape} disagree")
+        self._children = array("children.npy").items
+        self._steps = array("steps.npy").items
+        self._idf = array("idf.npy").items
+        weights, intercept = array("weights.npy"), array("intercept.npy")
+        if weights.shape != (len(self._idf), len(self.labels)) or intercept.shape != (len(self.labels),):
+            raise ArtifactError(directory / MANIFEST, f"and weights.npy {weights.shape} disagree")
+        self._weights = weights.items.cast("B")
+        self._row = Struct(f"{len(self.labels)}d")
+        self._intercept: Sequence[float] = intercept.items.tolist()
+        self._symbols = len(self._idf) - len(self._steps)
 
     def score(self, text: str) -> Score:
-        symbols, tokens, unknown = self._read(text)
-        rows, x = self._vector(np.concatenate([nodes for _, nodes in self._nodes(symbols)]))
-        z = x @ self._weights.take(rows, axis=0) + self._intercept
-        if not self._softmax:
-            return self._answer(_sigmoid(z[np.newaxis])[0].tolist(), tokens, unknown)
-        # A dozen numbers are cheaper without numpy.
-        logits = z.tolist()
-        top = max(logits)
-        e = [exp(logit - top) for logit in logits]
-        total = sum(e)
-        return self._answer([part / total for part in e], tokens, unknown)
+        tokens = unknown = 0
+        found: list[int] = []
+        x: list[float] = []
+        for i, vectorizer in enumerate(self._vectorizers):
+            symbols = vectorizer.numbers(text)
+            if i == 0:
+                tokens, unknown = len(symbols) - symbols.count(END), symbols.count(UNKNOWN)
+            values, scale = self._values(self._nodes(symbols, vectorizer.longest))
+            found += values
+            x += [value * scale for value in values.values()]
+        z = self._intercept
+        if found:
+            unpack, size, weights = self._row.unpack_from, self._row.size, self._weights
+            columns = zip(*[unpack(weights, node * size) for node in found], strict=True)
+            z = [sum(map(mul, column, x), b) for column, b in zip(columns, z, strict=True)]
+        probabilities = self._link(z)
+        confidence = max(probabilities)
+        return Score(self.labels[probabilities.index(confidence)], confidence, probabilities, tokens, unknown)
 
     def score_batch(self, texts: Sequence[str]) -> list[Score]:
-        scores: list[Score] = []
-        remaining = iter(texts)
-        while chunk := list(islice(remaining, _CHUNK)):
-            scores += self._score_chunk(chunk)
-        return scores
+        return [self.score(text) for text in texts]
 
     def explain(self, text: str, label: str, top: int = 10) -> list[tuple[str, float]]:
         if label not in self.labels:
             raise KeyError(label)
-        cut = [symbol for vectorizer in self._vectorizers for symbol in (*vectorizer.split(text), "")]
-        symbols, _, _ = self._read(text)
-        levels = self._nodes(symbols)
-        rows, x = self._vector(np.concatenate([nodes for _, nodes in levels]))
-        adds = dict(zip(rows.tolist(), (x * self._weights[rows, self.labels.index(label)]).tolist(), strict=True))
-        weights: dict[str, float] = {}
-        for n, (places, nodes) in enumerate(levels, 1):
-            for place, node in zip(places.tolist(), nodes.tolist(), strict=True):
+        column = self.labels.index(label)
+        adds: dict[str, float] = {}
+        for vectorizer in self._vectorizers:
+            cut = vectorizer.split(text)
+            symbols = [vectorizer.lexicon[symbol] for symbol in cut]
+            nodes = self._nodes(symbols, vectorizer.longest)
+            values, scale = self._values(nodes)
+            places = (place for place, symbol in enumerate(symbols) if symbol < END)
+            place, n = 0, 0
+            for node in nodes:
+                place, n = (next(places), 1) if node < self._symbols else (place, n + 1)
                 # Popped: an n-gram that occurs twice is one feature. Two vectorizers' features of one name add up.
-                if add := adds.pop(node, 0.0):
-                    ngram = self._vectorizers[self._of[node]].joint.join(cut[place : place + n])
-                    weights[ngram] = weights.get(ngram, 0.0) + add
-        return sorted(weights.items(), key=lambda item: -abs(item[1]))[:top]
+                if value := values.pop(node, 0.0):
+                    ngram = vectorizer.joint.join(cut[place : place + n])
+                    weight = self._row.unpack_from(self._weights, node * self._row.size)[column]
+                    adds[ngram] = adds.get(ngram, 0.0) + value * scale * weight
+        return sorted(adds.items(), key=lambda item: -abs(item[1]))[:top]
 
-    def _read(self, text: str) -> tuple[list[int], int, int]:
-        """Numbers of the text's symbols, for all vectorizers; and the first one's counts: all, and unknown ones."""
-        first, *others = self._vectorizers
-        numbers = first.numbers(text)
-        tokens, unknown = len(numbers) - numbers.count(END), numbers.count(UNKNOWN)
-        for vectorizer in others:
-            numbers.append(END)
-            numbers += vectorizer.numbers(text)
-        return numbers, tokens, unknown
+    def _nodes(self, symbols: Sequence[int], longest: int) -> list[int]:
+        """Of each place in symbols, the nodes of the n-grams that start there, from the shortest."""
+        children, steps, shift = self._children, self._steps, self._symbols
+        nodes = []
+        for place, node in enumerate(symbols):
+            if node >= END:
+                continue
+            nodes.append(node)
+            for symbol in symbols[place + 1 : place + longest]:
+                end = children[node + 1]
+                at = bisect_left(steps, symbol, children[node], end)
+                if at == end or steps[at] != symbol:
+                    break
+                node = at + shift
+                nodes.append(node)
+        return nodes
 
-    def _nodes(self, numbers: list[int]) -> list[tuple[Ints, Ints]]:
-        """By length of n-gram, from 1: the places in numbers where one starts that is in the trie, and its node."""
-        symbols = np.array(numbers, dtype=np.int64)
-        level = symbols
-        places = (symbols < END).nonzero()[0]
-        found = [(places, symbols.take(places))]
-        for n in range(2, min(self._depth, len(symbols)) + 1):
-            keys = level[:-1] << 32 | symbols[n - 1 :]
-            at = self._keys.searchsorted(keys)
-            places = (self._keys.take(at) == keys).nonzero()[0]
-            nodes = at.take(places) + self._symbols
-            found.append((places, nodes))
-            if n < self._depth:
-                level = np.full(len(keys), UNKNOWN)
-                level[places] = nodes
-        return found
-
-    def _vector(self, nodes: Ints) -> tuple[Ints, Floats]:
-        """What the vectorizers make of the nodes found (m,), for any number of texts at once.
-
-        Each row that there is (f,), in order of texts and rows, and its value (f,). The upper 32 bits of nodes and rows
-        are the text's number.
-        """
-        nodes.sort()
-        edge = np.empty(len(nodes) + 1, dtype=np.bool_)
-        edge[0] = edge[-1] = True
-        np.not_equal(nodes[1:], nodes[:-1], out=edge[1:-1])
-        edges = edge.nonzero()[0]
-        nodes = nodes.take(edges[:-1])
-        rows = nodes & _ROW
-        x = self._idf.take(rows)
-        if not self._binary:
-            counts = edges[1:] - edges[:-1]
-            x *= np.log(counts) + 1 if self._sublinear else counts
-        if self._norm:
-            # One for each text and vectorizer; it is zero where nothing but beginnings of features was found.
-            part = (nodes >> 32) * len(self._vectorizers) + self._of.take(rows)
-            size = np.sqrt(np.bincount(part, x * x)) if self._norm == "l2" else np.bincount(part, x)
-            x /= np.maximum(size, _TINY).take(part)
-        return nodes, x
-
-    def _score_chunk(self, chunk: Sequence[str]) -> Iterable[Score]:
-        numbers: list[int] = []
-        lengths, counts = [], []
-        for text in chunk:
-            of_text, tokens, unknown = self._read(text)
-            numbers += of_text
-            numbers.append(END)
-            lengths.append(len(of_text) + 1)
-            counts.append((tokens, unknown))
-        text_at = np.repeat(np.arange(len(chunk)) << 32, lengths)
-        found, x = self._vector(np.concatenate([text_at.take(at) | nodes for at, nodes in self._nodes(numbers)]))
-        texts, rows = found >> 32, found & _ROW
-        z = np.zeros((len(chunk), len(self.labels)))
-        first = np.flatnonzero(np.diff(texts, prepend=-1))  # of each text that has any: reduceat knows no empty ones
-        if len(first):
-            z[texts.take(first)] = np.add.reduceat(x[:, np.newaxis] * self._weights.take(rows, axis=0), first)
-        z += self._intercept
-        p = _softmax(z) if self._softmax else _sigmoid(z)
-        return [self._answer(row, *count) for row, count in zip(p.tolist(), counts, strict=True)]
-
-    def _answer(self, probabilities: list[float], tokens: int, unknown: int) -> Score:
-        confidence = max(probabilities)
-        return Score(self.labels[probabilities.index(confidence)], confidence, probabilities, tokens, unknown)
+    def _values(self, nodes: Sequence[int]) -> tuple[dict[int, float], float]:
+        """What a vectorizer makes of the nodes found: the value of each that is a feature, and what scales them all."""
+        idf, binary, sublinear = self._idf, self._binary, self._sublinear
+        counts: dict[int, int] = {}
+        for node in nodes:
+            counts[node] = counts.get(node, 0) + 1
+        values = {}
+        for node, count in counts.items():
+            if value := idf[node]:
+                if count > 1 and not binary:
+                    value *= log(count) + 1 if sublinear else count
+                values[node] = value
+        x = values.values()
+        if not x or not self._norm:
+            return values, 1.0
+        return values, 1 / (sqrt(sum(map(mul, x, x))) if self._norm == "l2" else sum(x))

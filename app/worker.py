@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+# uvicorn imports these two when it starts, in the worker; before the fork they are shared with the master.
+import uvicorn.lifespan.on
+import uvicorn.loops.uvloop  # noqa: F401
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]
 

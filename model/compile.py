@@ -14,7 +14,7 @@ from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import MaxAbsScaler
 
 from app.engine import Engine, load_engine
-from app.scorer import NO_KEY, bucket
+from app.scorer import bucket
 from model import manifest
 from model.dataset import Dataset
 from model.linear import Floats, NotCompilable, linear
@@ -61,11 +61,11 @@ def compile_pipeline(pipeline: Pipeline, directory: Path) -> dict[str, Any]:
         # Softmax does not see what all labels have in common, but explanations would show it.
         coef, intercept = coef - coef.mean(axis=0), intercept - intercept.mean()
 
-    arrays, specs, depth = _trie(features, coef)
+    arrays, specs = _trie(features, coef)
     arrays["intercept"] = intercept
     for name, array in arrays.items():
         np.save(directory / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
-    return {**form, "link": link, "longest_ngram": depth, "vectorizers": specs}
+    return {**form, "link": link, "vectorizers": specs}
 
 
 def compiled(pipeline: Pipeline, directory: Path, data: Dataset) -> Engine:
@@ -125,8 +125,8 @@ def _symbols(term: str, vectorizer: CountVectorizer) -> tuple[str, ...]:
     return symbols
 
 
-def _trie(features: Sequence[Features], coef: Floats) -> tuple[Arrays, list[dict[str, Any]], int]:
-    """Arrays, each vectorizer's entry in the manifest, and the length of the longest n-gram. See app.scorer."""
+def _trie(features: Sequence[Features], coef: Floats) -> tuple[Arrays, list[dict[str, Any]]]:
+    """Arrays, and each vectorizer's entry in the manifest. See app.scorer."""
     arrays: Arrays = {}
     specs: list[dict[str, Any]] = []
     numbers: list[dict[str, int]] = []  # of each vectorizer's symbols
@@ -142,28 +142,29 @@ def _trie(features: Sequence[Features], coef: Floats) -> tuple[Arrays, list[dict
         numbers.append({symbol: first + place for place, symbol in enumerate(order)})
         stop_words = vectorizer.get_stop_words() if vectorizer.analyzer == "word" else None
         spec = {name: getattr(vectorizer, name) for name in ("analyzer", "lowercase", "strip_accents", "token_pattern")}
-        specs.append({**spec, "stop_words": sorted(stop_words or ()), "first": first})
+        spec |= {"stop_words": sorted(stop_words or ()), "longest_ngram": max(map(len, terms), default=1)}
+        specs.append({**spec, "first": first})
         first += len(order)
 
-    # Level by level: a node's number, of which the next level's keys are made, is its key's place in the order of all.
+    # Level by level, in the order of their parents, so that the children of a node lie side by side.
     nodes: dict[tuple[int, tuple[str, ...]], int] = {
         (i, (symbol,)): number for i, table in enumerate(numbers) for symbol, number in table.items()
     }
-    keys: list[int] = []
-    depth = max(len(symbols) for _, symbols in ngrams)
-    for n in range(2, depth + 1):
+    parents: list[int] = []
+    steps: list[int] = []
+    for n in range(2, max(len(symbols) for _, symbols in ngrams) + 1):
         beginnings = {(i, symbols[:n]) for i, symbols in ngrams if len(symbols) >= n}
-        level = sorted((nodes[i, part[:-1]] << 32 | numbers[i][part[-1]], i, part) for i, part in beginnings)
-        nodes |= {(i, part): first + len(keys) + place for place, (_, i, part) in enumerate(level)}
-        keys += [key for key, _, _ in level]
+        level = sorted((nodes[i, symbols[:-1]], numbers[i][symbols[-1]], i, symbols) for i, symbols in beginnings)
+        for parent, step, i, symbols in level:
+            nodes[i, symbols] = first + len(steps)
+            parents.append(parent)
+            steps.append(step)
 
     rows = np.array([nodes[ngram] for ngram in ngrams])
     idf, weights = np.zeros(len(nodes)), np.zeros((len(nodes), len(coef)))
     idf[rows], weights[rows] = np.concatenate([part.idf for part in features]), coef.T
-    vectorizer_of = np.zeros(len(nodes), dtype=np.uint8)
-    vectorizer_of[list(nodes.values())] = [i for i, _ in nodes]
-    arrays |= {"keys": np.array([*keys, NO_KEY]), "idf": idf, "weights": weights, "vectorizer": vectorizer_of}
-    return arrays, specs, depth
+    children = np.searchsorted(parents, np.arange(len(nodes) + 1)).astype(np.uint32)
+    return {**arrays, "children": children, "steps": np.array(steps, np.uint32), "idf": idf, "weights": weights}, specs
 
 
 def _lexicon(symbols: set[str]) -> tuple[NDArray[np.uint8], NDArray[np.uint32], NDArray[np.uint32], list[str]]:

@@ -276,7 +276,7 @@ def report(model: Path, requests: dict[str, list[float]], replicas: dict[str, fl
     median = {name: statistics.median(values) for name, values in requests.items()}
     bare, whole = median["without metrics"], median["as it is"]
     rows = "\n".join(f"| {name} | {spread(values)} |" for name, values in requests.items())
-    packages = ", ".join(f"{name} {version(name)}" for name in ("fastapi", "gunicorn", "numpy", "pydantic", "uvicorn"))
+    packages = ", ".join(f"{name} {version(name)}" for name in ("fastapi", "gunicorn", "pydantic", "uvicorn"))
     return f"""\
 # What a replica costs
 Written by `make bench-api` (tests/load/bench_api.py), not by hand.

@@ -10,12 +10,12 @@ from typing import Any
 import httpx
 import pytest
 
-from app import schemas
+from app import schemas, sentences
 from app.engine import Score
 from tests.unit.stub_api import Client, StubEngine, make_app
 
 JSON = {"content-type": "application/json"}
-TOO_LONG = "x" * (schemas.SENTENCE_BYTES + 1)
+TOO_LONG = "x" * (sentences.SENTENCE_BYTES + 1)
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def check_problem(answer: httpx.Response, status: int) -> dict[str, Any]:
         (b'{"sentence": " \\t\\n\\u00a0\\u3000"}', 422, "sentence", "white space"),
         (json.dumps({"sentence": TOO_LONG}).encode(), 413, "sentence", "8192 bytes"),
         (json.dumps({"sentence": "é" * 4097}).encode(), 413, "sentence", "8192 bytes"),
-        (b" " * (schemas.PREDICT_BODY_BYTES + 1), 413, None, "65536 bytes"),
+        (b" " * (sentences.PREDICT_BODY_BYTES + 1), 413, None, "65536 bytes"),
     ],
     ids=lambda value: repr(value[:24]) if isinstance(value, bytes) else None,
 )

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from app import schemas
+from app import schemas, sentences
 from app.engine import Score
 from app.settings import Version
 from tests.unit.stub_api import LABELS, Client, StubEngine, make_app
@@ -52,9 +52,9 @@ def test_v2_says_why() -> None:
 
 
 def test_a_batch_is_answered_in_order(client: Client, version: Version) -> None:
-    sentences = [f"sentence {i} of a batch, {i * 7919}" for i in range(schemas.BATCH_SENTENCES)]
-    document = client.post("/predict/batch", json={"sentences": sentences}).json()
-    single = [answer.json() for answer in client.predict(*sentences)]
+    texts = [f"sentence {i} of a batch, {i * 7919}" for i in range(sentences.BATCH_SENTENCES)]
+    document = client.post("/predict/batch", json={"sentences": texts}).json()
+    single = [answer.json() for answer in client.predict(*texts)]
     wanted = ("prediction", "prediction_proba_dict") if version == "v2" else ("prediction",)
     assert document["predictions"] == [{key: one[key] for key in wanted} for one in single]
     assert document["model_version"] == "stub00000001"
@@ -65,8 +65,8 @@ def test_a_batch_is_answered_in_order(client: Client, version: Version) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        *("é", "日本語", "🙂", "👩‍👩‍👧", "e\u0301", "\u202eabc", "a\x00b", "\x7f", "a" * schemas.SENTENCE_BYTES),
-        *("é" * (schemas.SENTENCE_BYTES // 2), "🙂" * (schemas.SENTENCE_BYTES // 4), "\x1f.", "\ufeff", "null", '"'),
+        *("é", "日本語", "🙂", "👩‍👩‍👧", "e\u0301", "\u202eabc", "a\x00b", "\x7f", "a" * sentences.SENTENCE_BYTES),
+        *("é" * (sentences.SENTENCE_BYTES // 2), "🙂" * (sentences.SENTENCE_BYTES // 4), "\x1f.", "\ufeff", "null", '"'),
     ],
     ids=lambda text: f"{text[:3]!r} {len(text)}",
 )
@@ -79,12 +79,12 @@ def test_any_text_up_to_the_limit_is_answered(client: Client, text: str, ascii_o
 
 
 def test_the_limits_let_the_longest_allowed_bodies_in() -> None:
-    longest = "\x01" * (schemas.SENTENCE_BYTES - 1) + "x"
+    longest = "\x01" * (sentences.SENTENCE_BYTES - 1) + "x"
     one = json.dumps({"sentence": longest})
-    many = json.dumps({"sentences": ["é" * (schemas.SENTENCE_BYTES // 2)] * schemas.BATCH_SENTENCES})
+    many = json.dumps({"sentences": ["é" * (sentences.SENTENCE_BYTES // 2)] * sentences.BATCH_SENTENCES})
     print(len(one), len(many))
-    assert len(one) < schemas.PREDICT_BODY_BYTES
-    assert len(many) < schemas.BATCH_BODY_BYTES
+    assert len(one) < sentences.PREDICT_BODY_BYTES
+    assert len(many) < sentences.BATCH_BODY_BYTES
     assert Client(make_app()).post("/predict", content=one, headers=JSON).status_code == 200
     assert Client(make_app()).post("/predict/batch", content=many, headers=JSON).status_code == 200
 

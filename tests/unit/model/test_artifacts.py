@@ -39,7 +39,7 @@ def test_as_it_is(directory: Path) -> None:
     assert load_engine(directory).score("so happy").label == "happiness"
 
 
-@pytest.mark.parametrize("name", ["weights.npy", "keys.npy", "text0.npy", "intercept.npy"])
+@pytest.mark.parametrize("name", ["weights.npy", "steps.npy", "text0.npy", "intercept.npy"])
 def test_tampered(directory: Path, name: str) -> None:
     content = bytearray((directory / name).read_bytes())
     content[-1] ^= 1
@@ -63,7 +63,7 @@ def test_missing_manifest(directory: Path) -> None:
     assert "manifest.json: is missing; build it again with `make model`" in refusal(directory)
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"format": 0}', '{"format": 1}', "{" * 50, "\x00"])
+@pytest.mark.parametrize("content", ["", "[]", '{"format": 0}', '{"format": 2}', "{" * 50, "\x00"])
 def test_broken_manifest(directory: Path, content: str) -> None:
     (directory / "manifest.json").write_text(content)
     assert "manifest.json: " in refusal(directory)
@@ -81,9 +81,9 @@ def test_unknown_engine(directory: Path) -> None:
 
 def test_array_without_sha256(directory: Path) -> None:
     files = json.loads((directory / "manifest.json").read_text())["files"]
-    del files["keys.npy"]
+    del files["steps.npy"]
     edit(directory, files=files)
-    assert "has no sha256 of keys.npy" in refusal(directory)
+    assert "has no sha256 of steps.npy" in refusal(directory)
 
 
 def test_pickle_in_an_array(directory: Path) -> None:
@@ -103,10 +103,10 @@ def test_labels_disagree(directory: Path) -> None:
     assert "disagree" in refusal(directory)
 
 
-def test_serving_needs_numpy_alone(directory: Path) -> None:
+def test_serving_needs_python_alone(directory: Path) -> None:
     program = """
 import sys
-for name in ("sklearn", "scipy", "joblib", "pickle5", "model", "threadpoolctl"):
+for name in ("numpy", "sklearn", "scipy", "joblib", "pickle5", "model", "threadpoolctl"):
     sys.modules[name] = None
 from pathlib import Path
 from app.engine import load_engine
