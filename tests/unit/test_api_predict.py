@@ -66,7 +66,14 @@ def test_a_batch_is_answered_in_order(client: Client, version: Version) -> None:
     "text",
     [
         *("é", "日本語", "🙂", "👩‍👩‍👧", "e\u0301", "\u202eabc", "a\x00b", "\x7f", "a" * sentences.SENTENCE_BYTES),
-        *("é" * (sentences.SENTENCE_BYTES // 2), "🙂" * (sentences.SENTENCE_BYTES // 4), "\x1f.", "\ufeff", "null", '"'),
+        *(
+            "é" * (sentences.SENTENCE_BYTES // 2),
+            "🙂" * (sentences.SENTENCE_BYTES // 4),
+            "\x1f.",
+            "\ufeff",
+            "null",
+            '"',
+        ),
     ],
     ids=lambda text: f"{text[:3]!r} {len(text)}",
 )

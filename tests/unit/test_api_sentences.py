@@ -15,7 +15,7 @@ from app import validation
 from app.problems import Problem
 from app.sentences import SENTENCE_BYTES, sentence_of
 from model.manifest import ROOT
-from tests.unit.test_api_fuzz import BODIES, WAYS, SEEDS
+from tests.unit.test_api_fuzz import BODIES, SEEDS, WAYS
 
 TAKEN = [
     b'{"sentence":"a"}',
@@ -29,7 +29,13 @@ LEFT = [
     *(b'{"sentence": " "}', b'{"sentence": ""}', b'{"sentence": "' + b"x" * (SENTENCE_BYTES + 1) + b'"}', b"{}", b""),
     *(b'[["sentence", "a"]]', b'"sentence"', b'{"sentence": {"sentence": "a"}}', b"[" * 100_000, b"\xff", b"1" * 5000),
     *(b"\xef\xbb\xbf" + TAKEN[0], '{"sentence":"a"}'.encode("utf-16"), b'{"sentence": "\xed\xa0\x80"}'),
-    *(b'{"sentence": "a\nb"}', b'{"sentence": "a"}}', b'{"sentence": "a",}', b"{'sentence': 'a'}", b'{"Sentence": "a"}'),
+    *(
+        b'{"sentence": "a\nb"}',
+        b'{"sentence": "a"}}',
+        b'{"sentence": "a",}',
+        b"{'sentence': 'a'}",
+        b'{"Sentence": "a"}',
+    ),
 ]
 
 
