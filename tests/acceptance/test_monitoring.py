@@ -290,6 +290,7 @@ def test_grafana_serves_or_says_why_not(host: Any, machine: Machine, client: htt
     assert client.get("/grafana/api/health").status_code == 200
 
 
+@pytest.mark.native
 def test_monitoring_is_cheap(host: Any, machine: Machine) -> None:
     """Under 300 MB and, at rest, under 5 % of one core: processes' proportional memory, control groups' CPU over 20 seconds."""
     units = ["prometheus", "prometheus-alertmanager", "prometheus-node-exporter", "prometheus-nginx-exporter", "mtail"]
