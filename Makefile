@@ -173,7 +173,7 @@ box: .venv/control ## Build a Vagrant box for libvirt from this distribution's p
 	@scripts/libvirt install
 	@scripts/make-box
 
-test-vm: .venv/test ## The acceptance tests on a VM, before and after a reboot (20 minutes where it is emulated)
+test-vm: .venv/test ## The acceptance tests on a VM, before and after a reboot (half an hour where it is emulated); KEEP=1
 	@scripts/test-vm $(or $(filter libvirt virtualbox,$(PROVIDER)),libvirt)
 
 fuzz: .venv/test ## 100,000 odd bodies against the API, in one process

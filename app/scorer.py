@@ -1,13 +1,14 @@
 """The compiled model: scikit-learn's linear text pipeline as memory-mapped arrays, in plain Python.
 
-A sentence has a few dozen n-grams. For so few numbers, calls into numpy cost about what they save (docs/model.md), and
-importing it takes longer and more memory than the rest of a replica together.
+A sentence has a few dozen n-grams. For so few numbers numpy is hardly faster than Python, and importing it takes more
+time and memory than the rest of the application (docs/model.md).
 
 The vocabularies of the pipeline's vectorizers are one trie over symbols (words or characters; each vectorizer has its
 own). A node's number is its row in `idf` and `weights`: the symbols come first, then every longer n-gram. The nodes one
 symbol longer than node i are the entries children[i] to children[i + 1] of `steps`, which has each one's last symbol,
 in order; the entry's number, plus that of symbols, is the node's. Only symbols are ever compared as text, so a match is
-exact. A node that is the beginning of a feature but none itself has idf 0.
+exact. A node that is the beginning of a feature but none itself has idf 0. Weights have their idf in them: those of
+what a text has once are only added up.
 """
 
 from __future__ import annotations
@@ -184,20 +185,19 @@ class CompiledEngine:
 
     def score(self, text: str) -> Score:
         tokens = unknown = 0
-        found: list[int] = []
-        x: list[float] = []
+        z = self._intercept
+        unpack, size, weights = self._row.unpack_from, self._row.size, self._weights
         for i, vectorizer in enumerate(self._vectorizers):
             symbols = vectorizer.numbers(text)
             if i == 0:
                 tokens, unknown = len(symbols) - symbols.count(END), symbols.count(UNKNOWN)
-            values, scale = self._values(self._nodes(symbols, vectorizer.longest))
-            found += values
-            x += [value * scale for value in values.values()]
-        z = self._intercept
-        if found:
-            unpack, size, weights = self._row.unpack_from, self._row.size, self._weights
-            columns = zip(*[unpack(weights, node * size) for node in found], strict=True)
-            z = [sum(map(mul, column, x), b) for column, b in zip(columns, z, strict=True)]
+            features, scale = self._features(self._nodes(symbols, vectorizer.longest))
+            rows: list[Sequence[float]] = []
+            for node, times in features.items():
+                row = unpack(weights, node * size)
+                rows.append(row if times == 1 else [times * weight for weight in row])
+            if rows:
+                z = [b + scale * total for b, total in zip(z, map(sum, zip(*rows, strict=True)), strict=True)]
         probabilities = self._link(z)
         confidence = max(probabilities)
         return Score(self.labels[probabilities.index(confidence)], confidence, probabilities, tokens, unknown)
@@ -214,16 +214,16 @@ class CompiledEngine:
             cut = vectorizer.split(text)
             symbols = [vectorizer.lexicon[symbol] for symbol in cut]
             nodes = self._nodes(symbols, vectorizer.longest)
-            values, scale = self._values(nodes)
+            features, scale = self._features(nodes)
             places = (place for place, symbol in enumerate(symbols) if symbol < END)
             place, n = 0, 0
             for node in nodes:
                 place, n = (next(places), 1) if node < self._symbols else (place, n + 1)
                 # Popped: an n-gram that occurs twice is one feature. Two vectorizers' features of one name add up.
-                if value := values.pop(node, 0.0):
+                if times := features.pop(node, 0):
                     ngram = vectorizer.joint.join(cut[place : place + n])
                     weight = self._row.unpack_from(self._weights, node * self._row.size)[column]
-                    adds[ngram] = adds.get(ngram, 0.0) + value * scale * weight
+                    adds[ngram] = adds.get(ngram, 0.0) + times * scale * weight
         return sorted(adds.items(), key=lambda item: -abs(item[1]))[:top]
 
     def _nodes(self, symbols: Sequence[int], longest: int) -> list[int]:
@@ -243,19 +243,20 @@ class CompiledEngine:
                 nodes.append(node)
         return nodes
 
-    def _values(self, nodes: Sequence[int]) -> tuple[dict[int, float], float]:
-        """What a vectorizer makes of the nodes found: the value of each that is a feature, and what scales them all."""
+    def _features(self, nodes: Sequence[int]) -> tuple[dict[int, float], float]:
+        """Of the nodes found by a vectorizer, those that are features, each with its term frequency; and the scale that
+        the norm gives to all of them."""
         idf, binary, sublinear = self._idf, self._binary, self._sublinear
         counts: dict[int, int] = {}
         for node in nodes:
             counts[node] = counts.get(node, 0) + 1
-        values = {}
+        features: dict[int, float] = {}
+        values = []
         for node, count in counts.items():
-            if value := idf[node]:
-                if count > 1 and not binary:
-                    value *= log(count) + 1 if sublinear else count
-                values[node] = value
-        x = values.values()
-        if not x or not self._norm:
-            return values, 1.0
-        return values, 1 / (sqrt(sum(map(mul, x, x))) if self._norm == "l2" else sum(x))
+            if weight := idf[node]:
+                times = 1 if count == 1 or binary else log(count) + 1 if sublinear else count
+                features[node] = times
+                values.append(times * weight)
+        if not values or not self._norm:
+            return features, 1.0
+        return features, 1 / (sqrt(sum(map(mul, values, values))) if self._norm == "l2" else sum(values))

@@ -162,7 +162,8 @@ def _trie(features: Sequence[Features], coef: Floats) -> tuple[Arrays, list[dict
 
     rows = np.array([nodes[ngram] for ngram in ngrams])
     idf, weights = np.zeros(len(nodes)), np.zeros((len(nodes), len(coef)))
-    idf[rows], weights[rows] = np.concatenate([part.idf for part in features]), coef.T
+    idf[rows] = np.concatenate([part.idf for part in features])
+    weights[rows] = coef.T * idf[rows, np.newaxis]
     children = np.searchsorted(parents, np.arange(len(nodes) + 1)).astype(np.uint32)
     return {**arrays, "children": children, "steps": np.array(steps, np.uint32), "idf": idf, "weights": weights}, specs
 
