@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Literal, NamedTuple, cast, get_args
 
 Version = Literal["v1", "v2"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -20,8 +19,7 @@ class SettingsError(Exception):
     """The environment cannot be served from. The message is one line."""
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(NamedTuple):
     """What tells one replica from another."""
 
     version: Version

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from math import exp
 from pathlib import Path
 from typing import Any
@@ -62,7 +61,7 @@ class StubEngine:
 
 def make_app(version: Version = "v1", engine: StubEngine | None = None) -> Application:
     instance = "v1@8001" if version == "v1" else "v2@8101"
-    return create_app(replace(SETTINGS, version=version, instance=instance), engine or StubEngine())
+    return create_app(SETTINGS._replace(version=version, instance=instance), engine or StubEngine())
 
 
 def without_fast_path(app: Application) -> Application:

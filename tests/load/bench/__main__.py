@@ -9,6 +9,7 @@ import json
 import shutil
 import ssl
 import statistics
+import subprocess
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -26,7 +27,7 @@ SENTENCES = 200
 CONNECTIONS = 32
 RESTLESS = 20_000  # µs of CPU in an idle second
 CREDENTIALS = ("admin", "admin")
-FAILURES = (MachineError, RuntimeError, OSError, ValueError, KeyError)
+FAILURES = (MachineError, RuntimeError, OSError, ValueError, KeyError, subprocess.SubprocessError)
 
 
 @dataclass(frozen=True)
