@@ -35,6 +35,7 @@ def test_a_row_that_could_not_be_measured_is_left_out_of_the_table_and_named() -
         "quick": True,
         "effort": {"rounds": 2, "seconds": 1},
         "connections": 32,
+        "sentences": 200,
         "versions": {"distribution": "Debian", "nginx": "1.22"},
         "rows": {"vmlops": row("**vmlops**", 8000, 9), "mlserver": {**row("MLServer", 1, 1), "runs": []}},
         "growth": {

@@ -28,8 +28,7 @@ FUNCTION = re.compile(r"(\S+) \((?:.*/(?:site-packages|releases/\w+|lib)/)?(.*?)
 PARTS = (
     ("app/scorer.py", "the scorer"),
     ("app/metrics.py", "metrics"),
-    ("pydantic", "validation (pydantic)"),
-    ("app/schemas.py", "validation (pydantic)"),
+    ("app/sentences.py", "validation"),
     ("app/", "request ids, routing, answers (app)"),
     ("uvicorn/", "HTTP, sockets (uvicorn, httptools, uvloop, kernel)"),
     ("gunicorn/", "HTTP, sockets (uvicorn, httptools, uvloop, kernel)"),

@@ -20,6 +20,7 @@ from tests.load.bench.growth import exponent
 OURS, REFERENCE, ASGI = "vmlops", "reference", "asgi"
 PEERS = ("litserve", "litserve-batching", "bentoml", "mlserver")
 SUMS = ("requests", "non_2xx", "broken")
+LEFT_OUT = "Not measured: `make bench` without QUICK does."
 Row = Mapping[str, Any]
 
 
@@ -120,6 +121,8 @@ def comparison(rows: Mapping[str, Row]) -> str:
 
 
 def half_load(rows: Mapping[str, Row]) -> str:
+    if not any("half" in row for row in rows.values()):
+        return LEFT_OUT
     lines = [
         [
             row["title"],
@@ -148,6 +151,8 @@ GROWTH = {
 
 
 def growth(found: Mapping[str, Any]) -> str:
+    if not found["growth"]:
+        return LEFT_OUT
     parts = []
     for name, (axis, costs) in GROWTH.items():
         if not (points := found["growth"].get(name)):
@@ -225,7 +230,6 @@ def text(found: Mapping[str, Any]) -> str:
     others = ", ".join(f"{name} {versions[name]}" for name in versions if name not in ("distribution", "nginx"))
     pictures = "\n\n![How cost grows](benchmarks-growth.png)" if found["growth"] else ""
     command = "make bench QUICK=1" if found["quick"] else "make bench"
-    count = len(rows.get(OURS, {}).get("labels", []))
     return f"""\
 # Benchmarks
 
@@ -237,7 +241,7 @@ Machine: {versions["distribution"]}, nginx {versions["nginx"]}, {others}.
 
 A machine made as `make start-project` makes one, with monitoring, metrics, JSON access log, request ids, full
 validation and the password check as deployed. Only the rate limit is lifted, for the address that the load comes from.
-`wrk` runs on the host and sends {count} sentences of the data in turn, over {found["connections"]} connections with TLS,
+`wrk` runs on the host and sends {found["sentences"]} sentences of the data in turn, over {found["connections"]} connections with TLS,
 to the machine's own address: {effort["rounds"]} rounds, in each every row for {effort["seconds"]} s, one after the other.
 A ratio is the median of the rounds' ratios, so that a busy host meets both sides alike.
 
@@ -294,7 +298,7 @@ task in place of a task each; byte code compiled when a release is installed, no
 
 ```sh
 make bench            # everything, about 20 minutes
-make bench QUICK=1    # rough figures
+make bench QUICK=1    # rough figures of the rows alone, to build/bench/
 make profile          # where a request's time goes: profile.md
 ```
 """
