@@ -52,14 +52,13 @@ def measured(machine: Machine, ours: Stack, target: load.Target, connections: in
 
 @dataclass(frozen=True)
 class Curves:
-    """Our stack's. `stride` takes every so manieth point; a point through the gateway takes `seconds`."""
+    """Our stack's. A point through the gateway takes `seconds`."""
 
     machine: Machine
     ours: Stack
     target: load.Target
     sentences: Sequence[str]
     seconds: float
-    stride: int
 
     def measured(self, name: str, documents: list[Any], connections: int = 8, **changes: Any) -> Point:
         bodies = load.write_bodies(WORK / "bodies" / name, documents)
@@ -69,7 +68,7 @@ class Curves:
 
     def by_length(self) -> list[Point]:
         points = []
-        for length in LENGTHS[:: self.stride]:
+        for length in LENGTHS:
             texts = texts_of(length, self.sentences, 200 if length < 1000 else 40)
             points.append({"x": length, **self.measured("length", [{"sentence": text} for text in texts])})
         return points
@@ -77,7 +76,7 @@ class Curves:
     def by_batch(self) -> list[Point]:
         count = len(self.sentences)
         points = []
-        for size in BATCHES[:: self.stride]:
+        for size in BATCHES:
             batches = [{"sentences": [self.sentences[(i + j) % count] for j in range(size)]} for i in range(40)]
             points.append({"x": size, **self.measured("batch", batches, path="/predict/batch")})
         return points
@@ -100,7 +99,7 @@ class Curves:
             self.machine.ask("units", verb="start", units=added)
             for unit, port in zip(every, ports, strict=True):
                 self.machine.ask("ready", unit=unit, port=port)
-            for count in REPLICAS[:: self.stride]:
+            for count in REPLICAS:
                 gateway = FIRST_GATEWAY_PORT + count
                 stack = Stack("replicas", "", gateway, tuple(every[:count]), gateway_units=(GATEWAY_UNIT,))
                 at = self.target._replace(port=gateway)
@@ -115,7 +114,7 @@ class Curves:
     def by_vocabulary(self) -> list[Point]:
         """A process for each size, so that none has what another left behind."""
         points = []
-        for features in FEATURES[:: self.stride]:
+        for features in FEATURES:
             command = [sys.executable, "-m", "tests.load.bench.growth", str(features)]
             result = subprocess.run(command, check=False, capture_output=True, text=True)
             if result.returncode:
