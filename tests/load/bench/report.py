@@ -241,8 +241,9 @@ Machine: {versions["distribution"]}, nginx {versions["nginx"]}, {others}.
 
 A machine made as `make start-project` makes one, with monitoring, metrics, JSON access log, request ids, full
 validation and the password check as deployed. Only the rate limit is lifted, for the address that the load comes from.
-`wrk` runs on the host and sends {found["sentences"]} sentences of the data in turn, over {found["connections"]} connections with TLS,
-to the machine's own address: {effort["rounds"]} rounds, in each every row for {effort["seconds"]} s, one after the other.
+`wrk` runs on the host and sends {found["sentences"]} sentences of the data in turn to the machine's own address, over
+{found["connections"]} connections with TLS: {effort["rounds"]} rounds, in each every row for
+{effort["seconds"]} s, one after the other.
 A ratio is the median of the rounds' ratios, so that a busy host meets both sides alike.
 
 All rows run in that one machine and serve one model: the compiled one in ours, the pipeline it was compiled from in
