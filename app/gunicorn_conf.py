@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
 from typing import Any
@@ -35,6 +34,4 @@ proc_name = f"vmlops {_settings.instance}"
 
 def pre_fork(server: Any, worker: Any) -> None:
     """What is alive now stays so: collections in the worker need not look at it, and so do not copy its pages."""
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # what the imports have freed is nobody's then
     gc.freeze()
