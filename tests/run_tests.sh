@@ -17,7 +17,8 @@ check() { # WHAT PATTERN ANSWER
 ask() { curl --silent --show-error --max-time 10 --cacert "$cacert" "$@" 2>&1; }
 status() { ask --output /dev/null --write-out '%{http_code}' "$@"; }
 # Its limit is part of what is tested: whoever asks too fast is told when to come again.
-predict() { ask --retry 5 --user "$credentials" -H 'Content-Type: application/json' -d "${body:-{\"sentence\": \"I love this\"\}}" "$@" "$https/predict"; }
+sentence='{"sentence": "I love this"}'
+predict() { ask --retry 5 --user "$credentials" -H 'Content-Type: application/json' -d "${body:-$sentence}" "$@" "$https/predict"; }
 
 check "a prediction" '"prediction":"love"' "$(predict)"
 check "v1 says no more than that" '^[^,]*,"model_version":"[^"]*"}$' "$(predict)"
@@ -27,7 +28,7 @@ check "a body that is wrong: which field, and why" '"field":"sentence","reason":
 check "a request id in every answer" '[0-9a-f]{32}' "$(predict --output /dev/null --write-out '%header{x-request-id}')"
 check "no password" '^401$' "$(status -d '{}' "$https/predict")"
 check "a wrong password" '^401$' "$(status --retry 5 --user "${credentials%%:*}:no" -d '{}' "$https/predict")"
-check "HTTP is redirected" '^308 https://' "$(status --write-out ' %{redirect_url}' "$http/predict")"
+check "HTTP is redirected" '^308 https://' "$(ask --output /dev/null --write-out '%{http_code} %{redirect_url}' "$http/predict")"
 check "the metrics are not for everybody" '^40[134]$' "$(status "$https/metrics")"
 
 set --
@@ -35,7 +36,7 @@ for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27
     set -- "$@" --output /dev/null "$https/predict"
 done
 codes=$(ask --parallel --parallel-immediate --user "$credentials" --write-out '%{http_code} ' -H 'Content-Type: application/json' \
-    -d '{"sentence": "I love this"}' "$@")
+    -d "$sentence" "$@")
 check "30 at once: some are answered" '200' "$codes"
 check "30 at once: the rest are too many" '429' "$codes"
 check "30 at once: nothing else" '^((200|429) )+$' "$codes"
