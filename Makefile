@@ -125,7 +125,7 @@ bench-model: .venv/bench model/artifacts/manifest.json ## What a prediction take
 test-public: .venv/test ## What is promised of the public data set: DATA=path
 	pytest tests/public --data $(DATA)
 
-model/artifacts/manifest.json: data/tweet_emotions.csv $(wildcard model/*.py) app/engine.py app/scorer.py app/artifact.py requirements/train.txt | .venv/control
+model/artifacts/manifest.json: data/tweet_emotions.csv $(wildcard model/*.py) app/engine.py app/scorer.py app/arrays.py app/artifact.py requirements/train.txt | .venv/control
 	python -m model --data $(DATA)
 
 # --- checks ---

@@ -28,7 +28,11 @@ def read(path: Path) -> Array:
     start = 10 + int.from_bytes(mapped[8:10], "little")
     if mapped[:8] != _MAGIC:
         raise ValueError("it does not begin as one of version 1.0")
-    header = ast.literal_eval(bytes(mapped[10:start]).decode("latin-1").strip())
-    if header["fortran_order"] or header["descr"] not in _FORMATS:
-        raise ValueError(f"it holds {header['descr']}")
-    return Array(mapped[start:].cast(_FORMATS[header["descr"]]), header["shape"])
+    try:
+        header = ast.literal_eval(bytes(mapped[10:start]).decode("latin-1").strip())
+        descr, shape, in_columns = header["descr"], header["shape"], header["fortran_order"]
+        if in_columns or descr not in _FORMATS:
+            raise ValueError(f"it holds {descr}")
+    except (SyntaxError, KeyError, TypeError) as error:
+        raise ValueError(f"its header makes no sense: {error!r}") from None
+    return Array(mapped[start:].cast(_FORMATS[descr]), shape)

@@ -10,7 +10,7 @@ from math import prod
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, Path, Request, Response
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from app import openapi
@@ -22,7 +22,7 @@ from app.predictor import Predictor
 from app.problems import Problem
 from app.schemas import Text
 from app.sentences import BATCH_BODY_BYTES, BATCH_SENTENCES
-from app.validation import invalid
+from app.validation import parse
 
 MODEL = "emotion"
 INPUT = "sentence"
@@ -95,10 +95,7 @@ def model_metadata(engine: Engine) -> dict[str, Any]:
 
 async def infer(predictor: Predictor, body: bytes) -> Answer:
     """Raises Problem 400, 413 and 422."""
-    try:
-        request = InferRequest.model_validate_json(body)
-    except ValidationError as error:
-        raise invalid(error) from None
+    request = parse(InferRequest, body)
     scores = await predictor.score(request.inputs[0].data)
     tensors: dict[Output, dict[str, Any]] = {
         "label": {"datatype": "BYTES", "shape": [len(scores)], "data": [score.label for score in scores]},

@@ -120,9 +120,8 @@ class Vectorizer:
             return [symbol for symbol in symbols if symbol not in self._stop_words]
         return symbols
 
-    def numbers(self, text: str) -> list[int]:
-        """The text's symbols as numbers."""
-        return list(map(self.lexicon.__getitem__, self.split(text)))
+    def numbers(self, symbols: Sequence[str]) -> list[int]:
+        return list(map(self.lexicon.__getitem__, symbols))
 
 
 def _sigmoid(z: Sequence[float]) -> list[float]:
@@ -154,7 +153,7 @@ class CompiledEngine:
                 raise ArtifactError(directory / MANIFEST, f"has no sha256 of {name}")
             try:
                 return arrays.read(directory / name)
-            except (ValueError, SyntaxError, KeyError, TypeError) as error:
+            except ValueError as error:
                 raise ArtifactError(directory / name, f"is not a plain array ({error})") from None
 
         self.manifest = manifest
@@ -178,7 +177,7 @@ class CompiledEngine:
         weights, intercept = array("weights.npy"), array("intercept.npy")
         if weights.shape != (len(self._idf), len(self.labels)) or intercept.shape != (len(self.labels),):
             raise ArtifactError(directory / MANIFEST, f"and weights.npy {weights.shape} disagree")
-        self._weights = weights.items.cast("B")
+        self._weights = weights.items
         self._row = Struct(f"{len(self.labels)}d")
         self._intercept: Sequence[float] = intercept.items.tolist()
         self._symbols = len(self._idf) - len(self._steps)
@@ -188,7 +187,7 @@ class CompiledEngine:
         z = self._intercept
         unpack, size, weights = self._row.unpack_from, self._row.size, self._weights
         for i, vectorizer in enumerate(self._vectorizers):
-            symbols = vectorizer.numbers(text)
+            symbols = vectorizer.numbers(vectorizer.split(text))
             if i == 0:
                 tokens, unknown = len(symbols) - symbols.count(END), symbols.count(UNKNOWN)
             features, scale = self._features(self._nodes(symbols, vectorizer.longest))
@@ -212,7 +211,7 @@ class CompiledEngine:
         adds: dict[str, float] = {}
         for vectorizer in self._vectorizers:
             cut = vectorizer.split(text)
-            symbols = [vectorizer.lexicon[symbol] for symbol in cut]
+            symbols = vectorizer.numbers(cut)
             nodes = self._nodes(symbols, vectorizer.longest)
             features, scale = self._features(nodes)
             places = (place for place, symbol in enumerate(symbols) if symbol < END)
@@ -222,7 +221,7 @@ class CompiledEngine:
                 # Popped: an n-gram that occurs twice is one feature. Two vectorizers' features of one name add up.
                 if times := features.pop(node, 0):
                     ngram = vectorizer.joint.join(cut[place : place + n])
-                    weight = self._row.unpack_from(self._weights, node * self._row.size)[column]
+                    weight = self._weights[node * len(self.labels) + column]
                     adds[ngram] = adds.get(ngram, 0.0) + times * scale * weight
         return sorted(adds.items(), key=lambda item: -abs(item[1]))[:top]
 

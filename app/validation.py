@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import ValidationError
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from app.problems import FieldError, Problem
@@ -14,23 +16,28 @@ MAX_ERRORS = 16  # a batch can have 256; nobody reads more than the first few
 NOT_JSON = "The body is not JSON in UTF-8"
 
 
+Document = TypeVar("Document", bound=BaseModel)
+
+
 def sentence(body: bytes) -> str:
     """Raises Problem: 400, 413 or 422."""
-    try:
-        return Sentence.model_validate_json(body).sentence
-    except ValidationError as error:
-        raise invalid(error) from None
+    return parse(Sentence, body).sentence
 
 
 def sentences(body: bytes) -> list[str]:
     """Raises Problem: 400, 413 or 422."""
+    return parse(Sentences, body).sentences
+
+
+def parse(model: type[Document], body: bytes) -> Document:
+    """The document that the body is. Raises Problem: 400, 413 or 422."""
     try:
-        return Sentences.model_validate_json(body).sentences
+        return model.model_validate_json(body)
     except ValidationError as error:
-        raise invalid(error) from None
+        raise _invalid(error) from None
 
 
-def invalid(error: ValidationError) -> Problem:
+def _invalid(error: ValidationError) -> Problem:
     """400 for what is not JSON, 413 for a text that is too long, 422 for the rest. Repeats no input."""
     details = error.errors(include_url=False, include_input=False, include_context=False)
     first = details[0]

@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,8 @@ from tests.load.bench.stacks import Stack
 
 SENTENCES = 200
 CONNECTIONS = 32
+HALF_LOAD_SECONDS = 10.0  # of a row
+GROWTH_SECONDS = 4.0  # of a point
 RESTLESS = 20_000  # µs of CPU in an idle second
 CREDENTIALS = ("admin", "admin")
 FAILURES = (MachineError, RuntimeError, OSError, ValueError, KeyError, subprocess.SubprocessError)
@@ -39,13 +41,11 @@ class Effort:
     seconds: float  # of a row in a round
     starts: int
     compared: int  # sentences whose labels are
-    half_load_seconds: float
-    growth_seconds: float
     whole: bool  # second runs of the playbooks, half load and growth
 
 
-FULL = Effort(rounds=7, seconds=5, starts=5, compared=200, half_load_seconds=10, growth_seconds=4, whole=True)
-QUICK = Effort(rounds=2, seconds=1, starts=1, compared=50, half_load_seconds=0, growth_seconds=0, whole=False)
+FULL = Effort(rounds=7, seconds=5, starts=5, compared=200, whole=True)
+QUICK = Effort(rounds=2, seconds=1, starts=1, compared=50, whole=False)
 
 
 @dataclass
@@ -263,17 +263,17 @@ def measure(bench: Bench) -> None:
             runs = bench.rows[stack.name]["runs"]
             rate = statistics.median(run["rate"] for run in runs) / 2
             with thawed(bench, stack):
-                found = load.at_rate_apart(bench.target(stack), rate, effort.half_load_seconds)
+                found = load.at_rate_apart(bench.target(stack), rate, HALF_LOAD_SECONDS)
             bench.rows[stack.name]["half"] = found
     # What follows is about our stack alone.
     here.ask("units", verb="stop", units=[unit for stack in present if not stack.shares for unit in stack.units])
-    curves = growth.Curves(here, bench.ours, bench.target(bench.ours), bench.sentences, effort.growth_seconds)
+    curves = growth.Curves(here, bench.ours, bench.target(bench.ours), bench.sentences, GROWTH_SECONDS)
     for name in growth.CURVES:
         with bench.attempt(f"growth by {name}"):
             bench.growth[name] = getattr(curves, f"by_{name}")()
 
 
-def versions(bench: Bench, present: Sequence[Stack]) -> dict[str, str]:
+def versions(bench: Bench) -> dict[str, str]:
     found: dict[str, str] = bench.machine.ask("describe")
     for name in ("litserve", "bentoml", "mlserver"):
         if (WORK / name).exists():
@@ -305,7 +305,7 @@ def main() -> int:
             "effort": vars(effort),
             "connections": CONNECTIONS,
             "sentences": len(bench.sentences),
-            "versions": versions(bench, []),
+            "versions": versions(bench),
             "rows": bench.rows,
             "growth": bench.growth,
             "provisioning": bench.provisioning,

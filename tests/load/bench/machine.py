@@ -22,7 +22,6 @@ INVENTORY = Path(__file__).with_name("inventory")
 CONTROL = ROOT / ".lab" / "bench"
 WORK = ROOT / "build" / "bench"
 AGENT = "/opt/vmlops-bench/code/bench/agent.py"
-PACKAGES = ("joblib", "scikit-learn")  # what every environment must have in the model's version
 
 
 class MachineError(RuntimeError):

@@ -30,9 +30,10 @@ PARTS = (
     ("app/metrics.py", "metrics"),
     ("app/sentences.py", "validation"),
     ("app/", "request ids, routing, answers (app)"),
-    ("uvicorn/", "HTTP, sockets (uvicorn, httptools, uvloop, kernel)"),
-    ("gunicorn/", "HTTP, sockets (uvicorn, httptools, uvloop, kernel)"),
-    ("asyncio/", "HTTP, sockets (uvicorn, httptools, uvloop, kernel)"),
+    *(
+        (server, "HTTP, sockets (uvicorn, httptools, uvloop, kernel)")
+        for server in ("uvicorn/", "gunicorn/", "asyncio/")
+    ),
 )
 
 
