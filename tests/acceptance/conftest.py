@@ -90,9 +90,12 @@ def machine() -> Machine:
 
 
 @pytest.fixture(scope="session")
-def host(machine: Machine) -> Any:
-    """The machine as testinfra sees it, as root."""
-    return testinfra.get_host(f"ssh://{machine.name}", ssh_config=str(machine.ssh_config), sudo=True, controlpersist=60)
+def host(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The machine as testinfra sees it, as root. All commands share a connection, which outlives the last by a minute."""
+    path = tmp_path_factory.mktemp("ssh") / "c"  # short: a socket's path has at most 107 characters
+    return testinfra.get_host(
+        f"ssh://{machine.name}", ssh_config=str(machine.ssh_config), sudo=True, controlpersist=60, controlpath=str(path)
+    )
 
 
 @pytest.fixture(scope="session")

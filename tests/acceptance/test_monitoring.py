@@ -243,7 +243,7 @@ def test_samples_survive_a_full_disk(host: Any, eventually: Any) -> None:
     config = "global: {scrape_interval: 1s}\nscrape_configs: [{job_name: self, static_configs: [{targets: ['127.0.0.1:19090']}]}]"
 
     def samples() -> int:
-        answer = host.run(f"curl -sG {url}/api/v1/query --data-urlencode 'query=count_over_time(up[10m])'")
+        answer = host.run(f"curl -sfG {url}/api/v1/query --data-urlencode 'query=count_over_time(up[10m])'")
         result = json.loads(answer.stdout or "{}").get("data", {}).get("result", [])
         return int(result[0]["value"][1]) if result else 0
 
@@ -254,6 +254,10 @@ def test_samples_survive_a_full_disk(host: Any, eventually: Any) -> None:
             --config.file={directory}/prometheus.yml --storage.tsdb.path={directory}/data --web.listen-address=127.0.0.1:19090"""
         host.check_output(" ".join(command.split()))
         eventually(lambda: samples() >= 5, "it has samples")
+        # It notes the queries that run in a mapped file with 20 places (--query.max-concurrency), which it takes in turn.
+        # A place that was not written before the disk was full is one that ends it, by SIGBUS.
+        places = host.run(f"for place in $(seq 20); do curl -sfG {url}/api/v1/query -d query=up -o /dev/null || exit; done")
+        assert places.rc == 0, places
 
         host.run(f"dd if=/dev/zero of={directory}/filling bs=1M")
         assert host.check_output(f"df --output=avail {directory} | tail -1").strip() == "0"
