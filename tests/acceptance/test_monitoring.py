@@ -256,7 +256,9 @@ def test_samples_survive_a_full_disk(host: Any, eventually: Any) -> None:
         eventually(lambda: samples() >= 5, "it has samples")
         # It notes the queries that run in a mapped file with 20 places (--query.max-concurrency), which it takes in turn.
         # A place that was not written before the disk was full is one that ends it, by SIGBUS.
-        places = host.run(f"for place in $(seq 20); do curl -sfG {url}/api/v1/query -d query=up -o /dev/null || exit; done")
+        places = host.run(
+            f"for place in $(seq 20); do curl -sfG {url}/api/v1/query -d query=up -o /dev/null || exit; done"
+        )
         assert places.rc == 0, places
 
         host.run(f"dd if=/dev/zero of={directory}/filling bs=1M")
