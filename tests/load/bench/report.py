@@ -298,8 +298,8 @@ task in place of a task each; byte code compiled when a release is installed, no
 ## Again
 
 ```sh
-make bench            # everything, about 20 minutes
-make bench QUICK=1    # rough figures of the rows alone, to build/bench/
+make bench            # everything, about 20 minutes; the first time also the peers' environments
+make bench QUICK=1    # rough figures of the rows alone, to build/bench/, about 4 minutes
 make profile          # where a request's time goes: profile.md
 ```
 """
