@@ -24,7 +24,7 @@ def run(machine: Machine, **changes: str) -> subprocess.CompletedProcess[str]:
     return found
 
 
-def test_every_key_feature(machine: Machine) -> None:
+def test_every_key_feature(machine: Machine, rested: None) -> None:
     found = run(machine)
     assert found.returncode == 0
     assert found.stdout.count("ok ") == len(found.stdout.splitlines()) >= 14
