@@ -108,6 +108,7 @@ def client(machine: Machine) -> Iterator[httpx.Client]:
 @pytest.fixture(scope="session")
 def eventually() -> Callable[..., Any]:
     """Return a function that polls ``probe`` until it returns something true, and fails with its last value."""
+
     def poll(probe: Callable[[], Any], what: str, seconds: float = 30) -> Any:
         deadline = time.monotonic() + seconds
         while not (value := probe()):
