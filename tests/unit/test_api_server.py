@@ -63,6 +63,7 @@ class Server:
                 env=self.environment,
                 stderr=log,
                 stdout=log,
+                start_new_session=True,
             )
 
     def wait_ready(self) -> None:
@@ -126,9 +127,11 @@ class Server:
         return self.process.wait(PATIENCE)
 
     def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
+        with suppress(
+            ProcessLookupError
+        ):  # its workers outlive a master that is killed; systemd ends them all, and so do we
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
         self.notifications.close()
         print(self.log.read_text())
 
