@@ -61,7 +61,7 @@ def host_state() -> dict[str, Any]:
         "forwarding": output("sysctl", "-n", "net.ipv4.ip_forward"),
         "supervisors": len([line for line in output("ps", "-eo", "args") if line.startswith("systemd-nspawn ")]),
         "cgroups": sorted(line for line in output("find", "/sys/fs/cgroup", "-maxdepth", "2", "-name", "vml-*")),
-        "runtime": sorted(output("sh", "-c", "ls /run/vmlops 2>/dev/null || true")),
+        "runtime": sorted(output("sh", "-c", "[ ! -e /run/vmlops ] || ls /run/vmlops")),
         "trees": sorted(output("ls", "/var/lib/vmlops")),
     }
 

@@ -127,9 +127,8 @@ class Server:
         return self.process.wait(PATIENCE)
 
     def close(self) -> None:
-        with suppress(
-            ProcessLookupError
-        ):  # its workers outlive a master that is killed; systemd ends them all, and so do we
+        # Workers outlive a master that is killed: systemd ends them all, and so do we.
+        with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self.notifications.close()

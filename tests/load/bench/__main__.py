@@ -148,7 +148,7 @@ def install(bench: Bench) -> list[Stack]:
         **stacks.GATEWAY_FILES,
     }
     usable: dict[str, bool] = {"": True}
-    on_machine = here.ssh(f"ls {stacks.HOME} 2>/dev/null || true").decode().split()
+    on_machine = here.ssh(f"[ ! -e {stacks.HOME} ] || ls {stacks.HOME}").decode().split()
     for environment in dict.fromkeys(stack.environment for stack in stacks.OTHERS if stack.environment):
         usable[environment] = False
         with bench.attempt(f"packages of {environment}"):
