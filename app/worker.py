@@ -22,10 +22,21 @@ KEEPALIVE_SECONDS = 75  # longer than nginx keeps an idle connection (60 s), so 
 DRAIN_SECONDS = 15  # for requests that are being answered when the process is told to stop
 
 
+class Protocol(HttpToolsProtocol):
+    """uvicorn's, which leaves the parser of a connection in no defined state after a request for another protocol: it
+    drops that request's body and reads what follows as new requests. Here such a connection is refused and closed."""
+
+    def on_headers_complete(self) -> None:
+        """Raises ValueError for an Upgrade and for CONNECT; uvicorn answers 400 and reads no more."""
+        if self.parser.should_upgrade():
+            raise ValueError("another protocol was asked for")
+        super().on_headers_complete()
+
+
 class Worker(UvicornWorker):  # type: ignore[misc]
     CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
         "loop": "uvloop",
-        "http": HttpToolsProtocol,
+        "http": Protocol,
         "ws": "none",
         "interface": "asgi3",
         "lifespan": "on",
