@@ -125,7 +125,7 @@ bench-model: .venv/bench model/artifacts/manifest.json ## What a prediction take
 test-public: .venv/test ## What is promised of the public data set: DATA=path
 	pytest tests/public --data $(DATA)
 
-model/artifacts/manifest.json: data/tweet_emotions.csv $(wildcard model/*.py) app/engine.py app/scorer.py app/arrays.py app/artifact.py requirements/train.txt | .venv/control
+model/artifacts/manifest.json: data/tweet_emotions.csv $(wildcard model/*.py) $(wildcard app/engines/*.py) requirements/train.txt | .venv/control
 	python -m model --data $(DATA)
 
 # --- checks ---
@@ -177,7 +177,7 @@ test-vm: .venv/test ## The acceptance tests on a VM, before and after a reboot (
 	@scripts/test-vm $(or $(filter libvirt virtualbox,$(PROVIDER)),libvirt)
 
 fuzz: .venv/test ## 100,000 odd bodies against the API, in one process
-	FUZZ=100000 pytest tests/unit/test_api_fuzz.py
+	FUZZ=100000 pytest tests/unit/app/test_fuzz.py
 
 bench-api: .venv/test model/artifacts/manifest.json ## What a replica costs: metrics, memory, start
 	python -m tests.load.bench_api

@@ -15,8 +15,9 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, get_args
 
-from app.artifact import ArtifactError
-from app.engine import Engine, load_engine
+from app.engines.artifact import ArtifactError
+from app.engines.engine import Engine
+from app.engines.loading import load_engine
 from app.factory import create_app
 from app.settings import SHARED_MEMORY, Settings, Version
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 
-from app.asgi import Application, ASGIApp
-from app.engine import Engine
-from app.handlers import fast_routes
-from app.metrics import Metrics
-from app.predictor import Predictor
+from app.engines.engine import Engine
+from app.http.asgi import Application, ASGIApp
+from app.http.handlers import fast_routes
+from app.http.predictor import Predictor
+from app.observed.metrics import Metrics
 from app.settings import Settings
 
 _log = logging.getLogger("vmlops.replica")
@@ -28,7 +28,7 @@ def create_app(settings: Settings, engine: Engine) -> Application:
     fast = fast_routes(predictor, metrics)
 
     def make_framework() -> ASGIApp:
-        from app.routes import framework  # the import is what costs: see asgi.py
+        from app.http.routes import framework  # the import is what costs: see asgi.py
 
         return framework(about, predictor, fast)
 

@@ -6,7 +6,7 @@ import gc
 import os
 from typing import Any
 
-from app.logs import logging_config
+from app.observed.logs import logging_config
 from app.settings import SettingsError, read_settings
 from app.worker import DRAIN_SECONDS, KEEPALIVE_SECONDS
 

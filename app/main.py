@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from app.artifact import ArtifactError
-from app.engine import load_engine
+from app.engines.artifact import ArtifactError
+from app.engines.loading import load_engine
 from app.factory import create_app
 from app.settings import SettingsError, read_settings
 

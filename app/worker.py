@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from types import ModuleType
 from typing import Any, ClassVar
 
-# `import uvicorn` imports its command line, and that click and multiprocessing: 7 % of a replica's memory for what nobody
-# calls here. The names it takes from there are there, and nothing else.
-_command_line = ModuleType("uvicorn.main")
-vars(_command_line).update(dict.fromkeys(("Server", "main", "run")))
-sys.modules.setdefault(_command_line.__name__, _command_line)
-
 # uvicorn imports these two when it starts, in the worker; before the fork they are shared with the master.
-import uvicorn.lifespan.on  # noqa: E402
-import uvicorn.loops.uvloop  # noqa: E402, F401
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol  # noqa: E402
-from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]  # noqa: E402
+import uvicorn.lifespan.on
+import uvicorn.loops.uvloop  # noqa: F401
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]
 
 KEEPALIVE_SECONDS = 75  # longer than nginx keeps an idle connection (60 s), so that nginx is the one to close it
 DRAIN_SECONDS = 15  # for requests that are being answered when the process is told to stop

@@ -16,7 +16,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from app.artifact import sha256
+from app.engines.artifact import sha256
 from model import dataset, manifest, measures, parity, report, train
 from model.compile import compiled
 from model.dataset import Dataset

@@ -22,7 +22,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 
-from app.engine import Engine, load_engine
+from app.engines.engine import Engine
+from app.engines.loading import load_engine
 from model import dataset, manifest, train
 from model.compile import compiled
 from model.dataset import Dataset

@@ -1,4 +1,4 @@
-"""A fitted scikit-learn pipeline as the arrays that app.scorer maps."""
+"""A fitted scikit-learn pipeline as the arrays that app.engines.scorer maps."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from sklearn.feature_selection import SelectorMixin
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import MaxAbsScaler
 
-from app.engine import Engine, load_engine
-from app.scorer import bucket
+from app.engines.engine import Engine
+from app.engines.loading import load_engine
+from app.engines.scorer import bucket
 from model import manifest
 from model.dataset import Dataset
 from model.linear import Floats, NotCompilable, linear
@@ -126,7 +127,7 @@ def _symbols(term: str, vectorizer: CountVectorizer) -> tuple[str, ...]:
 
 
 def _trie(features: Sequence[Features], coef: Floats) -> tuple[Arrays, list[dict[str, Any]]]:
-    """Arrays, and each vectorizer's entry in the manifest. See app.scorer."""
+    """Arrays, and each vectorizer's entry in the manifest. See app.engines.scorer."""
     arrays: Arrays = {}
     specs: list[dict[str, Any]] = []
     numbers: list[dict[str, int]] = []  # of each vectorizer's symbols
@@ -169,7 +170,7 @@ def _trie(features: Sequence[Features], coef: Floats) -> tuple[Arrays, list[dict
 
 
 def _lexicon(symbols: set[str]) -> tuple[NDArray[np.uint8], NDArray[np.uint32], NDArray[np.uint32], list[str]]:
-    """Text, starts and buckets of app.scorer.Lexicon, and the symbols in their order there."""
+    """Text, starts and buckets of app.engines.scorer.Lexicon, and the symbols in their order there."""
     size = 1 << max(len(symbols) - 1, 1).bit_length()
     homes = {symbol: bucket(symbol.encode("utf-8", "surrogatepass"), size) for symbol in symbols}
     order = sorted(symbols, key=lambda symbol: (homes[symbol], symbol))

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator
 
-from app.artifact import ArtifactError, sha256
-from app.engine import Engine, load_engine
-from app.sklearn_engine import PIPELINE, load_pipeline
+from app.engines.artifact import ArtifactError, sha256
+from app.engines.engine import Engine
+from app.engines.loading import load_engine
+from app.engines.sklearn_engine import PIPELINE, load_pipeline
 from model import dataset, manifest, measures, parity, train
 from model.compile import compiled
 from model.dataset import Dataset

@@ -12,7 +12,7 @@ from pathlib import Path
 from platform import python_version
 from typing import Any
 
-from app.artifact import FORMAT, MANIFEST, sha256
+from app.engines.artifact import FORMAT, MANIFEST, sha256
 from model.dataset import Dataset
 
 ROOT = Path(__file__).parent.parent

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
-from app.engine import Score
+from app.engines.engine import Score
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.str_]

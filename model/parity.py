@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from sklearn.pipeline import Pipeline
 
-from app.engine import Engine
+from app.engines.engine import Engine
 
 TOLERANCE = 1e-6  # of a probability
 _CHUNK = 1000

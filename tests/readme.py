@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
-PROJECT = Path(__file__).parents[1]
+from tests.paths import ROOT
 
 
 def shell_blocks() -> list[str]:
     """Return the text of every ``sh`` block, in order."""
-    return re.findall(r"^```sh\n(.*?)^```$", (PROJECT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    return re.findall(r"^```sh\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
 
 
 def commands(program: str) -> list[str]:

@@ -13,7 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 
-ROOT = Path(__file__).parents[1]
+from tests.paths import ROOT
+
 PATIENCE = 20.0
 
 
@@ -49,7 +50,14 @@ class Server:
         }
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "--config", "python:app.gunicorn_conf", "tests.unit.stub_api:app"],
+                [
+                    sys.executable,
+                    "-m",
+                    "gunicorn",
+                    "--config",
+                    "python:app.gunicorn_conf",
+                    "tests.unit.app.stub_api:app",
+                ],
                 cwd=self.home,
                 env=self.environment,
                 stderr=log,

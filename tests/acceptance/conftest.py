@@ -20,7 +20,8 @@ import pytest
 import testinfra
 import yaml
 
-PROJECT = Path(__file__).parents[2]
+from tests.paths import ROOT
+
 SENTENCE = {"sentence": "Oh yeah, that was soooo cool!"}
 
 
@@ -65,7 +66,7 @@ class Machine:
 
 @pytest.fixture(scope="session")
 def machine() -> Machine:
-    control = Path(os.environ.get("VMLOPS_CONTROL_DIR", PROJECT / ".lab/lab"))
+    control = Path(os.environ.get("VMLOPS_CONTROL_DIR", ROOT / ".lab/lab"))
     assert (control / "ssh_config").exists(), (
         f"{control}/ssh_config is missing: run `make start-project` or `molecule converge`"
     )
@@ -76,13 +77,13 @@ def machine() -> Machine:
     if settings.exists():
         entrance, ports = "localhost", json.loads(settings.read_text())
     own_ca = control / "certs/ca.crt"
-    stack = yaml.safe_load((PROJECT / "inventory/stack.yml").read_text())
+    stack = yaml.safe_load((ROOT / "inventory/stack.yml").read_text())
     return Machine(
         name=words[1],
         address=address,
         https=(entrance, int(ports["HTTPS_PORT"])),
         http=(entrance, int(ports["HTTP_PORT"])),
-        ca_file=own_ca if own_ca.exists() else PROJECT / "certs/ca.crt",
+        ca_file=own_ca if own_ca.exists() else ROOT / "certs/ca.crt",
         ssh_config=control / "ssh_config",
         ports=stack["vmlops_ports"],
         instances=[f"{instance['version']}@{instance['port']}" for instance in stack["vmlops_instances"]],

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 
-from tests.acceptance.conftest import PROJECT, Machine
+from tests.acceptance.conftest import Machine
+from tests.paths import ROOT
 
 
 def run(machine: Machine, **changes: str) -> subprocess.CompletedProcess[str]:
@@ -18,7 +19,7 @@ def run(machine: Machine, **changes: str) -> subprocess.CompletedProcess[str]:
     }
     command = ["tests/run_tests.sh"]
     found = subprocess.run(
-        command, cwd=PROJECT, env={**os.environ, **variables, **changes}, capture_output=True, text=True, check=False
+        command, cwd=ROOT, env={**os.environ, **variables, **changes}, capture_output=True, text=True, check=False
     )
     print(found.stdout, found.stderr)
     return found

@@ -17,8 +17,8 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect
 
 from tests.browser.conftest import SHARES
+from tests.paths import ROOT
 from tests.templates.gateway_edge import free_port, wait_for
-from tests.templates.render import ROOT
 
 OpenConsole = Callable[..., Page]
 

@@ -13,8 +13,8 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import NGRAMS, SHARES
+from tests.paths import ROOT
 from tests.templates.gateway_edge import Edge
-from tests.templates.render import ROOT
 
 OpenPage = Callable[..., Page]
 

@@ -16,8 +16,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.acceptance.conftest import PROJECT, SENTENCE, Machine
+from tests.acceptance.conftest import SENTENCE, Machine
 from tests.faults.conftest import Start
+from tests.paths import ROOT
 
 V1 = "'vmlops-api-v1@*.service'"
 
@@ -150,9 +151,7 @@ def test_every_variable_can_be_changed_under_load(tmp_path: Path, host: Any, loa
     for options in (["-e", f"@{other}"], []):
         host.run(f"rm -f {stop}")
         with load(seconds=300, until=stop) as clients:
-            done = subprocess.run(
-                [*play, *options], cwd=PROJECT, capture_output=True, text=True, timeout=280, check=False
-            )
+            done = subprocess.run([*play, *options], cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
             host.run(f"touch {stop}")
         print(done.stdout[-3000:], done.stderr[-1000:])
         assert done.returncode == 0

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-PROJECT = Path(__file__).parents[2]
+from tests.paths import ROOT
+
 SUDO = [] if os.geteuid() == 0 else ["sudo"]
 
 
@@ -36,7 +37,7 @@ class Lab:
         """Run the playbook and return the host's line of its recap."""
         variables = json.dumps({**self.variables, "lab_machine_state": state})
         command = ["ansible-playbook", "-i", "inventory/lab", "playbooks/lab.yml", "-e", variables]
-        result = subprocess.run(command, cwd=PROJECT, check=False, capture_output=True, text=True)
+        result = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
         assert result.returncode == 0, result.stdout + result.stderr
         return next(line for line in result.stdout.splitlines() if "changed=" in line)
 

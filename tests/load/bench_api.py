@@ -29,13 +29,14 @@ from unittest.mock import patch
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from app.asgi import Application
-from app.engine import Engine, Score, load_engine
+from app.engines.engine import Engine, Score
+from app.engines.loading import load_engine
 from app.factory import create_app
-from app.metrics import DURATION_SECONDS, LENGTH_CHARACTERS, Metrics
+from app.http.asgi import Application
+from app.observed.metrics import DURATION_SECONDS, LENGTH_CHARACTERS, Metrics
 from app.settings import Settings
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 OUTPUT = ROOT / "docs" / "api-benchmarks.md"
 SENTENCES = [
     "Oh yeah, that was soooo cool!",

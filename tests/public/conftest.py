@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import joblib
 import pytest
 
-from app.engine import Engine, load_engine
+from app.engines.engine import Engine
+from app.engines.loading import load_engine
 from model import dataset, train
 from model.__main__ import build
 from model.dataset import Dataset

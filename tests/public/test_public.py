@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from app.engine import load_engine
+from app.engines.loading import load_engine
 from model import measures, parity, train
 from model.compile import compiled
 from model.dataset import Dataset
@@ -61,8 +61,8 @@ def test_memory_of_serving(built: Built, data: Dataset, tmp_path: Path) -> None:
 import re, sys
 from pathlib import Path
 import numpy
-from app.engine import load_engine
-from app import scorer
+from app.engines.loading import load_engine
+from app.engines import scorer
 def private():
     smaps = Path("/proc/self/smaps_rollup").read_text()
     return sum(int(kb) for kb in re.findall(r"Private_\\w+: +(\\d+) kB", smaps))

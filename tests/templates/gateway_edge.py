@@ -25,8 +25,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tests.paths import ROOT
 from tests.templates.gateway_stub import Answer, Gate, Replica, echo
-from tests.templates.render import ROOT, evaluate, render
+from tests.templates.render import evaluate, render
 
 TOOLS = ROOT / "build/tools"
 NGINX = str(TOOLS / "usr/sbin/nginx")

@@ -12,7 +12,8 @@ from ansible.template import Templar, trust_as_template
 from ansible.vars.hostvars import HostVars
 from ansible.vars.manager import VariableManager
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.paths import ROOT
+
 DISTRIBUTIONS = {"Debian-12": "bookworm", "Debian-13": "trixie", "Ubuntu-24.04": "noble"}
 
 init_plugin_loader()

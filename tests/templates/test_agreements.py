@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
+from tests.paths import ROOT
 from tests.templates.render import render
-
-PROJECT = Path(__file__).parents[2]
 
 
 def test_rollout_waits_longer_than_the_gateway_shuns_a_replica() -> None:
-    tool = (PROJECT / "roles/api/files/vmlops-api").read_text()
+    tool = (ROOT / "roles/api/files/vmlops-api").read_text()
     settle = float(re.findall(r"^SETTLE_SECONDS = ([\d.]+)$", tool, re.MULTILINE)[0])
     shunned = [
         float(seconds)

@@ -259,7 +259,7 @@ def test_bodies_up_to_what_the_api_takes(edge: Edge, client: httpx.Client, path:
 
 
 def test_the_edge_takes_what_the_api_takes() -> None:
-    from app.sentences import BATCH_BODY_BYTES, PREDICT_BODY_BYTES
+    from app.http.sentences import BATCH_BODY_BYTES, PREDICT_BODY_BYTES
 
     assert (PREDICT_BODY_BYTES, BATCH_BODY_BYTES) == (64 << 10, 8 << 20)
 

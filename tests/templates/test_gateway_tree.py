@@ -13,8 +13,9 @@ import pytest
 import yaml
 from ansible.module_utils.testing import patch_module_args
 
+from tests.paths import ROOT
 from tests.templates.gateway_edge import NGINX, certificate, check, write_tree
-from tests.templates.render import DISTRIBUTIONS, ROOT, evaluate, variables
+from tests.templates.render import DISTRIBUTIONS, evaluate, variables
 
 ROLE = ROOT / "roles/gateway"
 TWO_HOSTS = [

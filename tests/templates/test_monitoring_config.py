@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.templates.render import DISTRIBUTIONS, ROOT, evaluate, render
+from tests.paths import ROOT
+from tests.templates.render import DISTRIBUTIONS, evaluate, render
 
 TOOLS = ROOT / "build/tools/usr/bin"
 

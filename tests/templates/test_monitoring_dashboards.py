@@ -11,7 +11,8 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from tests.templates.render import ROOT, evaluate, render
+from tests.paths import ROOT
+from tests.templates.render import evaluate, render
 
 SPECIFICATIONS: list[dict[str, Any]] = evaluate("_grafana_dashboards", "grafana")
 # What Grafana knows of an annotation beyond the schema: its Prometheus data source reads these.

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.templates.render import ROOT, evaluate, render
+from tests.paths import ROOT
+from tests.templates.render import evaluate, render
 
 MTAIL = ROOT / "build/tools/usr/bin/mtail"
 PROGRAMS = ROOT / "roles/mtail/files/etc/mtail"

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from tests.templates.render import ROOT, render
+from tests.paths import ROOT
+from tests.templates.render import render
 
 PROMTOOL = ROOT / "build/tools/usr/bin/promtool"
 JOBS = ("api", "node", "nginx", "edge", "prometheus", "alertmanager")

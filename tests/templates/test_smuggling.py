@@ -16,7 +16,7 @@ import pytest
 from tests.replica import Server
 from tests.templates.gateway_edge import Edge, running
 from tests.templates.test_gateway import UNLIMITED
-from tests.unit.stub_api import StubEngine
+from tests.unit.app.stub_api import StubEngine
 
 ATTACKER, BYSTANDER = "127.0.0.7", "127.0.0.8"
 ATTACKS = 12

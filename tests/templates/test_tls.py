@@ -17,8 +17,9 @@ import yaml
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from tests.paths import ROOT
 from tests.templates.gateway_edge import certificate
-from tests.templates.render import ROOT, evaluate, render
+from tests.templates.render import evaluate, render
 
 NAMES = ["localhost", "127.0.0.1", "api.example.org", "2001:db8::1"]
 

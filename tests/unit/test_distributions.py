@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.paths import ROOT
 from tests.templates.render import DISTRIBUTIONS, evaluate
 
-ROLES = Path(__file__).parents[2] / "roles"
+ROLES = ROOT / "roles"
 FACT = re.compile(r"\bansible_(?:facts\W+)?(?:distribution|os_family|lsb)\w*")
 # These two ask which distribution it is because that is what they are about.
 EXEMPT = {"preflight", "lab_machine"}

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-PROJECT = Path(__file__).parents[2]
+from tests.paths import ROOT
 
 
-def check_host(*ports: str, path: str | None = None, cwd: Path = PROJECT) -> subprocess.CompletedProcess[str]:
+def check_host(*ports: str, path: str | None = None, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, **({"PATH": path} if path else {})}
     return subprocess.run(
         [str(cwd / "scripts/check-host"), *ports], check=False, capture_output=True, text=True, env=environment
@@ -88,7 +88,7 @@ def test_forbidden_namespaces(tmp_path: Path) -> None:
 def test_clone_path_with_a_blank(tmp_path: Path) -> None:
     clone = tmp_path / "my clone"
     (clone / "scripts").mkdir(parents=True)
-    shutil.copy(PROJECT / "scripts/check-host", clone / "scripts")
+    shutil.copy(ROOT / "scripts/check-host", clone / "scripts")
     assert "contains a blank" in only_line(check_host(cwd=clone))
 
 
@@ -97,12 +97,12 @@ def run_site(settings: dict[str, object], tmp_path: Path) -> subprocess.Complete
     variables = tmp_path / "group_vars/all"
     variables.mkdir(parents=True)
     settings = {"ansible_python_interpreter": sys.executable, **settings}
-    (variables / "10-stack.yml").symlink_to(PROJECT / "inventory/stack.yml")
+    (variables / "10-stack.yml").symlink_to(ROOT / "inventory/stack.yml")
     (variables / "20-own.yml").write_text(yaml.safe_dump(settings))
     groups = {name: {"hosts": {"localhost": None}} for name in ("api", "gateway", "monitoring")}
     (tmp_path / "hosts.yml").write_text(yaml.safe_dump(groups))
     command = ["ansible-playbook", "-i", str(tmp_path), "site.yml", "--connection=local", "--check"]
-    return subprocess.run(command, cwd=PROJECT, check=False, capture_output=True, text=True)
+    return subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
 
 
 SECRET = "0b9d1c66c1bd4b73"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).parents[2]
+from tests.paths import ROOT
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def clone(tmp_path: Path) -> Path:
     """The script in a folder of its own, beside commands that this host need not have."""
     for name in ("scripts", "commands", ".lab"):
         (tmp_path / name).mkdir()
-    shutil.copy(PROJECT / "scripts/choose-provider", tmp_path / "scripts")
+    shutil.copy(ROOT / "scripts/choose-provider", tmp_path / "scripts")
     for name in ("sh", "sed", "grep", "dirname"):
         (tmp_path / "commands" / name).symlink_to(str(shutil.which(name)))
     return tmp_path
@@ -81,7 +81,7 @@ def test_what_cannot_be_is_refused_in_one_line(clone: Path, there: str, asked: s
 
 
 def test_kvm_is_believed_only_if_the_processor_and_a_guest_say_so() -> None:
-    status = subprocess.run([PROJECT / "scripts/kvm-works"], check=False).returncode
+    status = subprocess.run([ROOT / "scripts/kvm-works"], check=False).returncode
     flags = next(
         (line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")), ""
     ).split()

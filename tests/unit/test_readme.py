@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.readme import PROJECT, commands, shell_blocks
+from tests.paths import ROOT
+from tests.readme import commands, shell_blocks
 
-README = (PROJECT / "README.md").read_text()
-TARGETS = set(re.findall(r"^([a-z-]+):.*## ", (PROJECT / "Makefile").read_text(), re.MULTILINE))
+README = (ROOT / "README.md").read_text()
+TARGETS = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
 def test_every_command_is_of_a_kind_that_a_test_runs() -> None:
@@ -35,7 +36,7 @@ def test_targets_that_people_type_exist(target: str) -> None:
 
 
 def test_help_is_the_default_and_lists_every_target() -> None:
-    said = subprocess.run(["make"], cwd=PROJECT, check=True, capture_output=True, text=True).stdout
+    said = subprocess.run(["make"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     assert {line.split()[0] for line in re.sub(r"\x1b\[[0-9;]*m", "", said).splitlines()} == TARGETS
 
 
@@ -47,12 +48,12 @@ def test_path_exists(path: str) -> None:
     if path == "defaults/main.yml":  # of each role
         return
     built = {"inventory/production"}  # the reader's own
-    assert (PROJECT / path).exists() or path.rstrip("/") in built
+    assert (ROOT / path).exists() or path.rstrip("/") in built
 
 
 def test_own_servers_recipe_has_a_valid_playbook_and_inventory(tmp_path: Path) -> None:
     for name in ("inventory", "playbooks", "roles", "site.yml", "ansible.cfg"):
-        source = PROJECT / name
+        source = ROOT / name
         if source.is_dir():
             shutil.copytree(source, tmp_path / name, symlinks=True)
         else:

@@ -11,13 +11,14 @@ from types import ModuleType
 
 import pytest
 
-PROJECT = Path(__file__).parents[2]
+from tests.paths import ROOT
+
 TARGET = {"python_version": "3.11", "architecture": "x86_64"}
 
 
 @pytest.fixture(scope="module")
 def release() -> ModuleType:
-    path = PROJECT / "roles/api/library/vmlops_release.py"
+    path = ROOT / "roles/api/library/vmlops_release.py"
     spec = importlib.util.spec_from_file_location("vmlops_release", path)
     assert spec is not None
     assert spec.loader is not None

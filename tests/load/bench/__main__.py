@@ -21,8 +21,9 @@ from time import monotonic
 from typing import Any
 
 from tests.load.bench import growth, load, machine, report, stacks
-from tests.load.bench.machine import CONTROL, ROOT, WORK, Machine, MachineError
+from tests.load.bench.machine import CONTROL, WORK, Machine, MachineError
 from tests.load.bench.stacks import Stack
+from tests.paths import ROOT
 
 SENTENCES = 200
 CONNECTIONS = 32

@@ -136,8 +136,8 @@ def vocabulary(features: int) -> Point:
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
-    from app.artifact import sha256
-    from app.engine import load_engine
+    from app.engines.artifact import sha256
+    from app.engines.loading import load_engine
     from model import manifest
     from model.compile import compile_pipeline
     from model.dataset import Dataset

@@ -17,7 +17,8 @@ from typing import Any
 
 import yaml
 
-ROOT = Path(__file__).parents[3]
+from tests.paths import ROOT
+
 INVENTORY = Path(__file__).with_name("inventory")
 CONTROL = ROOT / ".lab" / "bench"
 WORK = ROOT / "build" / "bench"

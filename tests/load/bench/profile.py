@@ -16,19 +16,20 @@ from typing import Any
 from tests.load.bench import load, machine, stacks
 from tests.load.bench.__main__ import CONNECTIONS, CREDENTIALS, sentences
 from tests.load.bench.growth import measured
-from tests.load.bench.machine import ROOT, WORK, Machine
+from tests.load.bench.machine import WORK, Machine
 from tests.load.bench.report import figure, table
+from tests.paths import ROOT
 
 SECONDS, RATE = 6, 400
 FLAME = WORK / "profile.svg"
 SPY = f"{stacks.HOME}/profile/site-packages/bin/py-spy"
-# As py-spy names it: "name (/long/way/app/scorer.py:12)".
+# As py-spy names it: "name (/long/way/app/engines/scorer.py:12)".
 FUNCTION = re.compile(r"(\S+) \((?:.*/(?:site-packages|releases/\w+|lib)/)?(.*?)(?::\d+)?\)$")
 # Which part of the stack a frame belongs to: the innermost that is named here takes the sample.
 PARTS = (
-    ("app/scorer.py", "the scorer"),
-    ("app/metrics.py", "metrics"),
-    ("app/sentences.py", "validation"),
+    ("app/engines/scorer.py", "the scorer"),
+    ("app/observed/metrics.py", "metrics"),
+    ("app/http/sentences.py", "validation"),
     ("app/", "request ids, routing, answers (app)"),
     *(
         (server, "HTTP, sockets (uvicorn, httptools, uvloop, kernel)")

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.artifact import ArtifactError, sha256
-from app.engine import load_engine
+from app.engines.artifact import ArtifactError, sha256
+from app.engines.loading import load_engine
 from model.manifest import ROOT
 from tests.unit.model.conftest import Built
 
@@ -109,7 +109,7 @@ import sys
 for name in ("numpy", "sklearn", "scipy", "joblib", "pickle5", "model", "threadpoolctl"):
     sys.modules[name] = None
 from pathlib import Path
-from app.engine import load_engine
+from app.engines.loading import load_engine
 print(load_engine(Path(sys.argv[1])).score("I love you so much").label)
 """
     command = [sys.executable, "-c", program, str(directory)]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.artifact import sha256
+from app.engines.artifact import sha256
 from model import __main__ as command
 from model import measures, parity, report, train
 from model.dataset import Dataset
@@ -21,7 +21,7 @@ from model.manifest import LOCK, ROOT
 from model.progress import Progress
 from tests.unit.model.conftest import SHIPPED, Built
 
-EVERYDAY = Path(__file__).parent.parent / "data" / "everyday_sentences.csv"
+EVERYDAY = Path(__file__).parent / "everyday_sentences.csv"
 
 
 def contents(directory: Path) -> dict[str, str]:

@@ -21,7 +21,7 @@ from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline, make_union
 from sklearn.preprocessing import MaxAbsScaler
 from sklearn.svm import LinearSVC
 
-from app.engine import Engine
+from app.engines.engine import Engine
 from model import parity
 from model.compile import compile_pipeline, compiled
 from model.dataset import Dataset

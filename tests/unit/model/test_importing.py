@@ -15,9 +15,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.svm import LinearSVC
 
-from app.artifact import ArtifactError, sha256
-from app.engine import load_engine
-from app.sklearn_engine import SklearnEngine
+from app.engines.artifact import ArtifactError, sha256
+from app.engines.loading import load_engine
+from app.engines.sklearn_engine import SklearnEngine
 from model import importing
 from model.dataset import Dataset
 from model.importing import Unservable

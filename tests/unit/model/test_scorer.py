@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.engine import Engine
-from app.scorer import _CACHED_SYMBOLS, CompiledEngine
+from app.engines.engine import Engine
+from app.engines.scorer import _CACHED_SYMBOLS, CompiledEngine
 
 
 def test_probabilities(engine: Engine) -> None:

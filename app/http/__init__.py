@@ -1,0 +1,1 @@
+"""What clients speak with: routes, bodies, answers, the inference protocol."""

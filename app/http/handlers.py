@@ -1,0 +1,40 @@
+"""The routes that need no framework, as functions of an ASGI request."""
+
+from __future__ import annotations
+
+from app.http.answers import Answer, to_json
+from app.http.asgi import Receive, Routes, Scope, read_json
+from app.http.predictor import Predictor
+from app.http.sentences import BATCH_BODY_BYTES, PREDICT_BODY_BYTES
+from app.observed.exposition import MEDIA_TYPE
+from app.observed.metrics import Metrics
+
+
+def fast_routes(predictor: Predictor, metrics: Metrics) -> Routes:
+    """Handlers raise Problem for every answer but the wanted one."""
+    alive = Answer.of(200, to_json({"status": "ok"}))
+    is_ready = Answer.of(200, to_json({"status": "ready"}))
+
+    async def predict(scope: Scope, receive: Receive) -> Answer:
+        return predictor.predict(await read_json(scope, receive, PREDICT_BODY_BYTES))
+
+    async def predict_batch(scope: Scope, receive: Receive) -> Answer:
+        return await predictor.predict_batch(await read_json(scope, receive, BATCH_BODY_BYTES))
+
+    async def health(_scope: Scope, _receive: Receive) -> Answer:
+        return alive
+
+    async def ready(_scope: Scope, _receive: Receive) -> Answer:
+        predictor.check_ready()
+        return is_ready
+
+    async def exposition(_scope: Scope, _receive: Receive) -> Answer:
+        return Answer.of(200, metrics.exposition(), MEDIA_TYPE)
+
+    return {
+        ("POST", "/predict"): predict,
+        ("POST", "/predict/batch"): predict_batch,
+        ("GET", "/health"): health,
+        ("GET", "/ready"): ready,
+        ("GET", "/metrics"): exposition,
+    }

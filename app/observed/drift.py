@@ -1,0 +1,108 @@
+"""How far the live predictions are from those that the model made of its held-out data.
+
+The measure is the population stability index, the sum over bins of (p - q) ln(p / q) with p live and q baseline: the
+symmetric Kullback-Leibler divergence. Credit scoring, where it comes from, reads 0.1 as "look" and 0.25 as "shifted"
+(Siddiqi, Credit Risk Scorecards, 2006).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from math import log
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from app.engines.artifact import MANIFEST, ArtifactError
+from app.engines.engine import Engine
+
+WINDOW = 1000  # predictions that the index looks at, at least
+ENOUGH = 500  # below it noise alone comes near 0.1: with b bins and n predictions it is about (b - 1) / n
+STEP = 100  # predictions between two snapshots, so that frequent scrapes cost no memory
+FLOOR = 1e-4  # of a baseline's share: what the held-out data never had is rare, not impossible
+
+
+class Bins(NamedTuple):
+    """A histogram of shares: (b - 1) upper bounds and (b) shares, bins as in metrics.Histogram."""
+
+    bounds: tuple[float, ...]
+    shares: tuple[float, ...]
+
+    @classmethod
+    def of(cls, histogram: Mapping[str, Any]) -> Bins:
+        """From edges (b + 1) and shares (b) as the manifest has them; the outer edges bound nothing."""
+        edges, shares = histogram["edges"], histogram["shares"]
+        if len(shares) != len(edges) - 1 or edges != sorted(set(edges)) or not 0.99 < sum(shares) < 1.01:
+            raise ValueError("edges and shares do not fit")
+        return cls(tuple(round(float(edge), 9) for edge in edges[1:-1]), tuple(map(float, shares)))
+
+
+class Baseline(NamedTuple):
+    """The distributions of the manifest; label shares in the order of the engine's labels."""
+
+    labels: tuple[float, ...]
+    confidence: Bins
+    unknown: Bins
+
+    @classmethod
+    def of(cls, engine: Engine) -> Baseline:
+        """Raises ArtifactError where the manifest has none that can be used."""
+        try:
+            baseline = engine.manifest["baseline"]
+            labels = tuple(float(baseline["labels"][label]) for label in engine.labels)
+            return cls(labels, Bins.of(baseline["confidence"]), Bins.of(baseline["oov"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtifactError(Path(MANIFEST), f"has no usable baseline ({error!r})") from None
+
+
+def psi(counts: Sequence[int], shares: Sequence[float]) -> float:
+    """The index of counts (b,) against a baseline's shares (b,): 0 where they agree.
+
+    Every bin gets half a count more (the Jeffreys prior): that one is empty after some hundred predictions says little.
+    """
+    total = sum(counts) + len(counts) / 2
+    floored = [max(share, FLOOR) for share in shares]
+    scale = sum(floored)
+    pairs = [((count + 0.5) / total, share / scale) for count, share in zip(counts, floored, strict=True)]
+    return sum((p - q) * log(p / q) for p, q in pairs)
+
+
+class Drift:
+    """The index over the latest predictions, from running totals that are looked at now and then.
+
+    Nothing is done for a prediction: who reads the index brings the totals. The window is what they grew by since the
+    latest snapshot that is at least WINDOW predictions old, or since the start.
+    """
+
+    def __init__(self, baseline: Baseline) -> None:
+        self._shares = {
+            "label": baseline.labels,
+            "confidence": baseline.confidence.shares,
+            "unknown": baseline.unknown.shares,
+        }
+        self._window = [[0] * len(shares) for shares in self._shares.values()]
+        self._snapshots = deque([(0, self._window)])  # predictions made, and the totals then
+        self.size = 0  # predictions in the window
+
+    def update(self, *totals: Sequence[int]) -> None:
+        """Counts by bin since the start: of labels, confidence, unknown shares. Each has the same sum."""
+        made = sum(totals[0])
+        snapshots = self._snapshots
+        if made - snapshots[-1][0] >= STEP:
+            snapshots.append((made, [list(counts) for counts in totals]))
+        while len(snapshots) > 1 and made - snapshots[1][0] >= WINDOW:
+            snapshots.popleft()
+        before, earlier = snapshots[0]
+        self.size = made - before
+        self._window = [
+            [now - then for now, then in zip(counts, past, strict=True)]
+            for counts, past in zip(totals, earlier, strict=True)
+        ]
+
+    def psi(self) -> dict[str, float]:
+        """By distribution; empty until the window holds ENOUGH predictions."""
+        if self.size < ENOUGH:
+            return {}
+        return {
+            name: psi(counts, shares) for counts, (name, shares) in zip(self._window, self._shares.items(), strict=True)
+        }

@@ -1,0 +1,134 @@
+"""What the replica counts, and its exposition; docs/api.md has the table of names.
+
+The counts are plain numbers. One event loop in one thread changes them and reads them, so they need none of the locks
+that make prometheus-client's own types several times as dear (docs/api-benchmarks.md).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
+
+from app.engines.engine import Engine, Score
+from app.observed.drift import Baseline, Drift
+from app.observed.exposition import Sample, family, number, process
+from app.settings import Settings
+
+# A sentence takes about 100 µs, a batch of the longest ones about a second.
+DURATION_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+LENGTH_CHARACTERS = (8, 16, 32, 64, 96, 140, 280, 1024, 4096, 8192)
+NOT_COUNTED = frozenset({"/health", "/ready", "/metrics", "/v2/health/live", "/v2/health/ready"})
+
+Labels = tuple[str, ...]  # the values of a series' labels, but for those that all have
+
+
+class Histogram:
+    """Counts by bin: the i-th holds bounds[i-1] < x <= bounds[i], the last what exceeds every bound."""
+
+    __slots__ = ("bounds", "counts", "sum")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = tuple(bounds)
+        self.counts = [0] * (len(self.bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, x: float) -> None:
+        self.counts[bisect_left(self.bounds, x)] += 1
+        self.sum += x
+
+    def buckets(self) -> list[tuple[str, int]]:
+        """Cumulative, as Prometheus has them."""
+        return list(zip([*map(number, self.bounds), "+Inf"], accumulate(self.counts), strict=True))
+
+
+class Metrics:
+    """Everything that /metrics shows of one replica."""
+
+    def __init__(self, settings: Settings, engine: Engine) -> None:
+        self._common = {"version": settings.version, "model_version": engine.model_version}
+        self._info = (engine.name, settings.release, settings.instance)
+        self.baseline = Baseline.of(engine)
+        self.drift = Drift(self.baseline)
+        self.in_flight = 0
+        self.requests: defaultdict[tuple[str, int], int] = defaultdict(int)  # by route and status
+        self.durations: defaultdict[str, Histogram] = defaultdict(lambda: Histogram(DURATION_SECONDS))  # by route
+        self.labels = dict.fromkeys(engine.labels, 0)
+        self.confidence = Histogram(self.baseline.confidence.bounds)
+        self.unknown = Histogram(self.baseline.unknown.bounds)
+        self.length = Histogram(LENGTH_CHARACTERS)
+
+    def answered(self, route: str, status: int, seconds: float) -> None:
+        self.requests[route, status] += 1
+        self.durations[route].observe(seconds)
+
+    def predicted(self, text: str, score: Score) -> None:
+        self.labels[score.label] += 1
+        self.confidence.observe(score.confidence)
+        # Nothing is known of a text without tokens.
+        self.unknown.observe(score.unknown / score.tokens if score.tokens else 1.0)
+        self.length.observe(len(text))
+
+    def exposition(self) -> bytes:
+        """Prometheus' text format, version 0.0.4."""
+        return "".join(self._lines()).encode()
+
+    def _lines(self) -> Iterator[str]:
+        yield from self._traffic()
+        yield from self._predictions()
+        yield from self._drift()
+        yield from self._gauge(
+            "model_info", "The model and release that run here", {self._info: 1}, "engine", "release", "replica"
+        )
+        yield from process()
+
+    def _traffic(self) -> Iterator[str]:
+        requests: dict[Labels, int] = {(route, str(status)): count for (route, status), count in self.requests.items()}
+        durations: dict[Labels, Histogram] = {(route,): histogram for route, histogram in self.durations.items()}
+        yield from self._counter("requests", "Requests answered", requests, "route", "code")
+        yield from self._histogram(
+            "request_duration_seconds", "From head to last byte of the answer", durations, "route"
+        )
+        yield from self._gauge("requests_in_flight", "Requests being answered", {(): self.in_flight})
+
+    def _predictions(self) -> Iterator[str]:
+        labels: dict[Labels, int] = {(label,): count for label, count in self.labels.items()}
+        yield from self._counter("predictions", "Sentences classified", labels, "label")
+        yield from self._histogram(
+            "prediction_confidence_ratio", "Probability of the predicted label", {(): self.confidence}
+        )
+        yield from self._histogram(
+            "prediction_unknown_ratio", "Share of tokens the model does not know", {(): self.unknown}
+        )
+        yield from self._histogram("sentence_length_characters", "Characters a sentence", {(): self.length})
+
+    def _drift(self) -> Iterator[str]:
+        shares: dict[Labels, float] = {
+            (label,): share for label, share in zip(self.labels, self.baseline.labels, strict=True)
+        }
+        yield from self._gauge("baseline_label_ratio", "Share of the label in the model's baseline", shares, "label")
+        self.drift.update(list(self.labels.values()), self.confidence.counts, self.unknown.counts)
+        psi: dict[Labels, float] = {(name,): value for name, value in self.drift.psi().items()}
+        yield from self._gauge("drift_psi", "Population stability index against the baseline", psi, "distribution")
+        yield from self._gauge("drift_window_predictions", "Predictions behind vmlops_drift_psi", {(): self.drift.size})
+
+    def _counter(self, name: str, text: str, counts: Mapping[Labels, int], *labels: str) -> Iterator[str]:
+        samples = [("", self._labels(labels, values), count) for values, count in counts.items()]
+        return family(f"vmlops_{name}_total", "counter", text, samples)
+
+    def _gauge(self, name: str, text: str, gauges: Mapping[Labels, float], *labels: str) -> Iterator[str]:
+        samples = [("", self._labels(labels, values), value) for values, value in gauges.items()]
+        return family(f"vmlops_{name}", "gauge", text, samples)
+
+    def _histogram(self, name: str, text: str, histograms: Mapping[Labels, Histogram], *labels: str) -> Iterator[str]:
+        samples: list[Sample] = []
+        for values, histogram in histograms.items():
+            own = self._labels(labels, values)
+            buckets = histogram.buckets()
+            samples += [("_bucket", {**own, "le": bound}, count) for bound, count in buckets]
+            samples += [("_count", own, buckets[-1][1]), ("_sum", own, histogram.sum)]
+        return family(f"vmlops_{name}", "histogram", text, samples)
+
+    def _labels(self, names: Sequence[str], values: Labels) -> dict[str, str]:
+        return self._common | dict(zip(names, values, strict=True))
