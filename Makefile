@@ -193,6 +193,16 @@ profile: check-host .venv/control model/artifacts/manifest.json ## Where a reque
 	@scripts/install-packages wrk
 	@ASK_BECOME_PASS="$(ask_become_pass)" python -m tests.load.bench.profile $(if $(KEEP),--keep)
 
+# --- dependencies ---
+
+# Each may be constrained by those before it.
+locks := bootstrap api train control sklearn test bench browser bench-profile bench-reference bench-bentoml bench-litserve bench-mlserver
+
+.PHONY: locks
+locks: .venv/control ## Make the hashed requirements files anew from their .in files; UPGRADE=1 takes newer versions
+	@cd requirements && for name in $(locks); do echo "$$name.txt"; uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+		--no-header --no-emit-index-url $(if $(UPGRADE),--upgrade) $$name.in --output-file $$name.txt || exit 1; done
+
 # --- made files ---
 
 .venv/control: requirements/bootstrap.txt requirements/control.txt requirements/train.txt

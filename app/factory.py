@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from app import __version__
 from app.engines.engine import Engine
 from app.http.asgi import Application, ASGIApp
 from app.http.handlers import fast_routes
@@ -17,6 +18,7 @@ _log = logging.getLogger("vmlops.replica")
 def create_app(settings: Settings, engine: Engine) -> Application:
     """Raises ArtifactError where the model's manifest has no baseline."""
     about = {
+        "vmlops": __version__,
         "version": settings.version,
         "model_version": engine.model_version,
         "release": settings.release,

@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from app import __version__
 from app.http.sentences import BATCH_SENTENCES, BLANK, FLAWS, SENTENCE_BYTES, flaw
 
 
@@ -124,6 +125,7 @@ class Health(Document):
 class VersionDocument(Document):
     """What runs here."""
 
+    vmlops: str = Field(examples=[__version__])
     version: str = Field(examples=["v1"])
     model_version: str
     release: str
