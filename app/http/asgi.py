@@ -30,7 +30,8 @@ Routes = Mapping[tuple[str, str], Handler]  # by method and path
 ELSEWHERE = "other"  # the route label of paths that do not exist: a label must not be the client's to choose
 REQUEST_ID = b"x-request-id"
 
-_well_formed = re.compile(rb"[A-Za-z0-9._-]{8,64}").fullmatch
+# The same rule as the gateway's (roles/gateway, routing.conf), so that a request has one id all the way.
+_well_formed = re.compile(rb"[A-Za-z0-9._-]{1,64}").fullmatch
 _log = logging.getLogger("vmlops.request")
 
 

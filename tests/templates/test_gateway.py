@@ -17,6 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app.http.asgi import request_id_of
 from tests.templates.gateway_edge import Edge, running, wait_for
 from tests.templates.gateway_stub import Seen
 
@@ -304,6 +305,7 @@ def test_errors_of_the_api_pass_through(edge: Edge, client: httpx.Client) -> Non
 @pytest.mark.parametrize(
     ("sent", "kept"),
     [
+        ("a", True),
         ("abc-1.2_Z", True),
         ("3f9c2a7b-e014-4b1f-8f6f-0a51c0ffee00", True),
         ("x" * 64, True),
@@ -324,6 +326,7 @@ def test_request_ids(edge: Edge, client: httpx.Client, sent: str | bytes, kept: 
     assert kept or re.fullmatch("[0-9a-f]{32}", got)
     assert seen
     assert answer.headers.get_list("x-request-id") == [got]
+    assert request_id_of([(b"x-request-id", got.encode())]) == got, "the API would make another one"
 
 
 # --- failover ---
