@@ -110,12 +110,16 @@ def test_damaged_release_is_refused_before_anything_restarts(
     assert host.check_output("systemctl show --value -p MainPID 'vmlops-api-v1@*'") == pids
 
 
+@pytest.mark.parametrize("instance", ["v1@8001", "v1@8003"], ids=["the first", "the last"])
 def test_release_that_does_not_start_goes_back_and_never_stops_serving(
-    host: Any, machine: Machine, rested: None, releases: Callable[[str, str], str]
+    host: Any, machine: Machine, rested: None, releases: Callable[[str, str], str], instance: str
 ) -> None:
     before = running(host, "v1")
-    # The check passes and the service does not start: what the check cannot see.
-    identity = releases("3", "touch INSTALLED && echo 'raise SystemExit(\"broken on purpose\")' > app/main.py")
+    # The check passes and an instance does not start: what the check cannot see.
+    broken = (
+        f"if __import__('os').environ.get('VMLOPS_INSTANCE') == '{instance}': raise SystemExit('broken on purpose')"
+    )
+    identity = releases("3", f'touch INSTALLED && echo "{broken}" >> app/main.py')
     with load(machine) as codes:
         result = host.run(f"vmlops-api --timeout 5 activate v1 {identity}")
     assert result.rc == 1, result

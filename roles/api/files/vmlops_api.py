@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Releases and instances of the API on this machine.
+"""Releases and instances of the API on this machine; installed as /usr/local/sbin/vmlops-api.
 
     vmlops-api status                      what runs, from which release
     vmlops-api install ID                  finish an unpacked release and check it; nothing that serves is touched
@@ -15,14 +15,17 @@ An interrupted call is made good by the next: what an instance runs is read from
 from __future__ import annotations
 
 import argparse
+import fcntl
+import http.client
 import json
 import os
 import shutil
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -32,9 +35,10 @@ UNITS = Path("/etc/systemd/system")
 WANTED = UNITS / "vmlops-api.target.wants"
 # Written last: a release without it was interrupted or has failed its check.
 MARK = "INSTALLED"
-# Longer than the gateway leaves a replica alone that refused a connection (fail_timeout of its upstreams): before that, the
-# next one must not go down, or there would be a moment with no replica that the gateway trusts.
-SETTLE_SECONDS = 2.5
+LOCK = Path("/run/vmlops-api.lock")
+# Longer than the gateway leaves a replica alone that refused a connection: fail_timeout of its upstreams, which nginx counts in
+# whole seconds, so up to one more. Before that the next replica must not go down, or the gateway could be left with none.
+SETTLE_SECONDS = 3.2
 
 
 class Failure(Exception):
@@ -75,11 +79,10 @@ class Instance:
     @property
     def is_current(self) -> bool:
         """Whether it runs, from the release that its version points at, and as its unit file says."""
-        pid = self.pid
-        if not pid or release_of(pid) != active(self.version):
+        if self.release == "" or self.release != active(self.version):
             return False
-        started = Path(f"/proc/{pid}").stat().st_mtime
-        return (UNITS / f"vmlops-api-{self.version}@.service").stat().st_mtime <= started
+        seconds_ago = time.monotonic() - int(self.show("ExecMainStartTimestampMonotonic")) / 1e6
+        return (UNITS / f"vmlops-api-{self.version}@.service").stat().st_mtime <= time.time() - seconds_ago
 
     @cached_property
     def url(self) -> str:
@@ -88,9 +91,9 @@ class Instance:
 
     def is_ready(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.url}/ready", timeout=2) as answer:
-                return answer.status == 200
-        except (OSError, urllib.error.URLError):
+            with urllib.request.urlopen(f"{self.url}/ready", timeout=2):  # noqa: S310 — http://, see url
+                return True  # any other status than 2xx is an HTTPError
+        except (OSError, http.client.HTTPException):
             return False
 
     def restart(self, timeout: float) -> None:
@@ -180,33 +183,48 @@ def set_instances(names: list[str]) -> None:
 
 
 def activate(version: str, release: str, timeout: float) -> None:
+    """Make every instance of ``version`` run ``release``.
+
+    Raises Failure where the release is not installed or its check fails (nothing was changed), and where an instance did not get
+    ready with it (all instances run the release that they had before).
+    """
     if not (RELEASES / release / MARK).exists():
         raise Failure(f"release {release} is not installed here; installed are: {', '.join(installed()) or 'none'}")
     before = active(version)
     if before != release:
         check(RELEASES / release)
         point(HOME / version, release)
-    restarted = []
     try:
-        for instance in instances(version):
-            if not instance.is_current:
-                if restarted:
-                    time.sleep(SETTLE_SECONDS)
-                restarted.append(instance)
-                instance.restart(timeout)
-                say(f"restarted {instance.name} with {release}")
-            else:
-                instance.await_ready(timeout)
+        replace_instances(version, timeout)
     except Failure as error:
         if before in ("", release):
             raise
         point(HOME / version, before)
-        for instance in restarted:
-            instance.restart(timeout)
+        try:
+            replace_instances(version, timeout)
+        except Failure as second:
+            raise Failure(
+                f"{release} failed: {error}\nand {version} could not go back to {before} everywhere: {second}"
+            ) from None
         raise Failure(f"{version} went back to {before}, which serves; {release} failed: {error}") from None
     if before not in ("", release):
         point(HOME / f"{version}.previous", before)
         say(f"{version} went from {before} to {release}")
+
+
+def replace_instances(version: str, timeout: float) -> None:
+    """Restart the instances that do not run what their version points at, one at a time; both ways, forward and back, are this.
+
+    An instance that is down comes first: it costs the clients nothing, and the gateway has one more before the next goes down.
+    Raises Failure at the first instance that does not get ready; the others are left as they are.
+    """
+    for instance in sorted(instances(version), key=lambda instance: instance.is_ready()):
+        if instance.is_current:
+            instance.await_ready(timeout)
+        else:
+            instance.restart(timeout)
+            say(f"restarted {instance.name} with {instance.release}")
+            time.sleep(SETTLE_SECONDS)
 
 
 def rollback(version: str, timeout: float) -> None:
@@ -238,6 +256,38 @@ def status() -> None:
         say(f"{instance.name:10} {state:10} {ready:10} {instance.release or '-':12} {instance.url}")
 
 
+@contextmanager
+def exclusive() -> Iterator[None]:
+    """Hold the lock of everything that changes what runs; raises Failure where another call holds it."""
+    with LOCK.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Failure("another vmlops-api is changing what runs: wait until it has ended") from None
+        yield
+
+
+def perform(arguments: argparse.Namespace) -> None:
+    if arguments.verb == "status":
+        status()
+        return
+    if os.geteuid() != 0:
+        raise Failure("only root may change what runs: use sudo")
+    os.umask(0o022)  # the services read what is written here
+    with exclusive():
+        match arguments.verb:
+            case "install":
+                install(arguments.release)
+            case "instances":
+                set_instances(arguments.names)
+            case "activate":
+                activate(arguments.version, arguments.release, arguments.timeout)
+            case "rollback":
+                rollback(arguments.version, arguments.timeout)
+            case "prune":
+                prune(arguments.keep)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--timeout", type=float, default=30, help="seconds that a restarted instance has to get ready")
@@ -250,24 +300,8 @@ def main() -> int:
     activation.add_argument("release")
     verbs.add_parser("rollback").add_argument("version")
     verbs.add_parser("prune").add_argument("keep", type=int)
-    arguments = parser.parse_args()
-    if arguments.verb != "status" and os.geteuid() != 0:
-        print("vmlops-api: only root may change what runs: use sudo", file=sys.stderr)
-        return 1
     try:
-        match arguments.verb:
-            case "status":
-                status()
-            case "install":
-                install(arguments.release)
-            case "instances":
-                set_instances(arguments.names)
-            case "activate":
-                activate(arguments.version, arguments.release, arguments.timeout)
-            case "rollback":
-                rollback(arguments.version, arguments.timeout)
-            case "prune":
-                prune(arguments.keep)
+        perform(parser.parse_args())
     except Failure as error:
         print(f"vmlops-api: {error}", file=sys.stderr)
         return 1
