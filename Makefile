@@ -150,6 +150,10 @@ lint: .venv/test ## ruff, mypy, yamllint, ansible-lint
 	yamllint --strict .
 	ansible-lint --offline
 
+.PHONY: variables
+variables: .venv/test ## Make docs/variables.md anew from the roles' argument specs
+	python -m tests.variables > docs/variables.md
+
 unit: .venv/test build/tools/.fetched ## Unit tests and rendered templates, without a machine
 	pytest
 

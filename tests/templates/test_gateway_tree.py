@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import pytest
 import yaml
 from ansible.module_utils.testing import patch_module_args
 
+from roles.gateway.library import nginx_tree
 from tests.paths import ROOT
 from tests.templates.gateway_edge import NGINX, certificate, check, write_tree
 from tests.templates.render import DISTRIBUTIONS, evaluate, variables
@@ -31,7 +31,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "shadow": {"gateway_shadow_percent": 100},
     "exempt": {"gateway_exempt_networks": ["10.0.0.0/8", "fd00::/8"]},
     "no hsts": {"gateway_hsts_seconds": 0},
-    "acme": {"gateway_acme_webroot": "/var/www/acme"},
     "no IPv6": {"_gateway_ipv6": False},
     "names": {"vmlops_server_names": ["api.example.org", "api.example.org", "2001:db8::1", "*.example.net"]},
     "two hosts, no v2": {"vmlops_endpoints": TWO_HOSTS},
@@ -64,29 +63,6 @@ def test_http2_as_each_distributions_nginx_wants_it(tmp_path: Path, distribution
 def test_every_distribution_has_the_same_variables() -> None:
     keys = {name: sorted(yaml.safe_load((ROLE / f"vars/{name}.yml").read_text())) for name in DISTRIBUTIONS}
     assert len({str(value) for value in keys.values()}) == 1, keys
-
-
-@pytest.mark.parametrize("role", ["gateway", "tls"])
-def test_defaults_and_argument_specs_agree(role: str) -> None:
-    defaults = yaml.safe_load((ROOT / f"roles/{role}/defaults/main.yml").read_text())
-    specs = yaml.safe_load((ROOT / f"roles/{role}/meta/argument_specs.yml").read_text())
-    options = specs["argument_specs"]["main"]["options"]
-    assert {name: option["default"] for name, option in options.items() if not option.get("required")} == defaults
-
-
-def test_the_manual_has_every_variable_and_its_default() -> None:
-    rows = []
-    for role in ("gateway", "tls"):
-        specs = yaml.safe_load((ROOT / f"roles/{role}/meta/argument_specs.yml").read_text())
-        for name, option in specs["argument_specs"]["main"]["options"].items():
-            default = option.get("default")
-            shown = "required" if option.get("required") else "empty" if default in ("", []) else f"`{default}`"
-            others = [f"`{choice}`" for choice in option.get("choices", []) if choice != default]
-            shown += f" ({', '.join(others)})" if others else ""
-            rows.append(f"| `{name}` | {shown.replace('|', chr(92) + '|')} | {option['description']} |")
-    print("\n".join(rows))
-    manual = (ROOT / "docs/gateway.md").read_text().partition("## Variables\n")[2].splitlines()
-    assert [line for line in manual if line.startswith("| `")] == rows
 
 
 def test_another_replica_is_one_line(tmp_path: Path) -> None:
@@ -135,17 +111,12 @@ FILES = {
 @pytest.fixture
 def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
     """Runs nginx_tree on a directory with a distribution's nginx.conf; its answer."""
-    spec = importlib.util.spec_from_file_location("nginx_tree", ROLE / "library/nginx_tree.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     (tmp_path / "nginx.conf").write_text("# as the package brings it\n")
 
     def run(files: dict[str, str], **options: Any) -> dict[str, Any]:
         arguments = {"path": str(tmp_path), "directory": "vmlops", "files": files, "nginx": NGINX} | options
         with patch_module_args(arguments), pytest.raises(SystemExit):
-            module.main()
+            nginx_tree.main()
         answer: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
         print(answer)
         return answer

@@ -166,11 +166,6 @@ def test_acme_asks_for_public_names_only() -> None:
     assert "--register-unsafely-without-email" in evaluate("_tls_acme_command", "tls", vmlops_server_names=names)
 
 
-def test_acme_without_a_public_name_is_refused(site: Site) -> None:
-    message = site.run(fails=True, tls_mode="acme", vmlops_server_names=["localhost", "127.0.0.1"])
-    assert "needs a public name" in " ".join(message.split())
-
-
 def test_the_hook_hands_the_certificate_to_nginx(site: Site, tmp_path: Path) -> None:
     lineage, target, programs = tmp_path / "lineage", tmp_path / "target", tmp_path / "bin"
     for directory in (lineage, target, programs):

@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 import tarfile
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-from tests.paths import ROOT
+from roles.api.library import vmlops_release as release
 
 TARGET = {"python_version": "3.11", "architecture": "x86_64"}
-
-
-@pytest.fixture(scope="module")
-def release() -> ModuleType:
-    path = ROOT / "roles/api/library/vmlops_release.py"
-    spec = importlib.util.spec_from_file_location("vmlops_release", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["vmlops_release"] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -44,13 +29,13 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def make(release: ModuleType, project: Path, **target: str) -> tuple[bool, str, Path]:
+def make(project: Path, **target: str) -> tuple[bool, str, Path]:
     result: tuple[bool, str, Path] = release.make_release(project, project / "out", {**TARGET, **target}, False)
     return result
 
 
-def test_archive_holds_application_model_and_identity(release: ModuleType, project: Path) -> None:
-    changed, identity, path = make(release, project)
+def test_archive_holds_application_model_and_identity(project: Path) -> None:
+    changed, identity, path = make(project)
     assert changed
     with tarfile.open(path) as archive:
         names = [name for name in archive.getnames() if not name.startswith(f"{identity}/venv")]
@@ -62,36 +47,36 @@ def test_archive_holds_application_model_and_identity(release: ModuleType, proje
     assert not [name for name in names if "__pycache__" in name]
 
 
-def test_same_inputs_are_not_made_again_and_give_the_same_bytes(release: ModuleType, project: Path) -> None:
-    _, identity, path = make(release, project)
+def test_same_inputs_are_not_made_again_and_give_the_same_bytes(project: Path) -> None:
+    _, identity, path = make(project)
     first = path.read_bytes()
-    assert make(release, project) == (False, identity, path)
+    assert make(project) == (False, identity, path)
     path.unlink()
-    assert make(release, project) == (True, identity, path)
+    assert make(project) == (True, identity, path)
     assert path.read_bytes() == first
 
 
 @pytest.mark.parametrize("name", ["app/main.py", "model/artifacts/weights.npy", "requirements/api.txt"])
-def test_every_input_changes_the_id(release: ModuleType, project: Path, name: str) -> None:
-    _, identity, _ = make(release, project)
+def test_every_input_changes_the_id(project: Path, name: str) -> None:
+    _, identity, _ = make(project)
     (project / name).write_text((project / name).read_text() + "# more\n")
-    assert make(release, project)[1] != identity
+    assert make(project)[1] != identity
 
 
-def test_another_python_or_architecture_is_another_release(release: ModuleType, project: Path) -> None:
-    identities = {make(release, project)[1], make(release, project, python_version="3.12")[1]}
-    identities.add(make(release, project, architecture="aarch64")[1])
+def test_another_python_or_architecture_is_another_release(project: Path) -> None:
+    identities = {make(project)[1], make(project, python_version="3.12")[1]}
+    identities.add(make(project, architecture="aarch64")[1])
     assert len(identities) == 3
 
 
-def test_missing_model_names_the_command_that_makes_it(release: ModuleType, project: Path) -> None:
+def test_missing_model_names_the_command_that_makes_it(project: Path) -> None:
     (project / "model/artifacts/manifest.json").unlink()
     with pytest.raises(release.ReleaseError, match="run `make model` first"):
-        make(release, project)
+        make(project)
 
 
-def test_unavailable_wheel_leaves_no_archive(release: ModuleType, project: Path) -> None:
+def test_unavailable_wheel_leaves_no_archive(project: Path) -> None:
     (project / "requirements/api.txt").write_text("vmlops-there-is-no-such-wheel==1.0 --hash=sha256:" + "0" * 64 + "\n")
     with pytest.raises(release.ReleaseError, match="could not be fetched"):
-        make(release, project)
+        make(project)
     assert list((project / "out").iterdir()) == []
