@@ -6,14 +6,18 @@ import json
 import math
 import re
 import shlex
+import subprocess
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import urljoin, urlsplit
 
 import httpx
 import pytest
 import yaml
 
 from tests.acceptance.conftest import Machine
+from tests.paths import ROOT
 from tests.templates.render import evaluate, render
 
 Query = Callable[..., list[Any]]
@@ -218,6 +222,143 @@ def test_a_dead_replica_is_told_and_then_all_and_then_none(
     eventually(
         lambda: not {"ReplicaDown", "AllReplicasDown"} & told(), "Alertmanager knows that they ended", seconds=90
     )
+
+
+def test_a_stopped_nginx_wakes_somebody(host: Any, told: Any, query: Query, eventually: Any, nginx_again: None) -> None:
+    """Also where the exporter is away with it: Debian 12's ends when nginx does not answer at its start."""
+    host.check_output("systemctl stop nginx && systemctl restart prometheus-nginx-exporter || true")
+    eventually(lambda: "NginxDown" in told(), "NginxDown reaches Alertmanager", seconds=90)
+    answer = host.check_output("amtool alert query NginxDown --output=json")
+    assert [alert["labels"]["severity"] for alert in json.loads(answer)] == ["page"], answer
+    host.check_output("systemctl start nginx")
+    eventually(lambda: query('up{job="nginx"} == 1'), "the exporter is back", seconds=60)
+    eventually(lambda: not query('ALERTS{alertname="NginxDown"}'), "the alert ends", seconds=60)
+
+
+@pytest.fixture
+def nginx_again(host: Any) -> Iterator[None]:
+    yield
+    host.check_output("systemctl start nginx && systemctl restart prometheus-nginx-exporter")
+
+
+def test_prometheus_counts_what_clients_count(
+    host: Any, machine: Machine, client: httpx.Client, query: Query, eventually: Any, all_up_again: None, rested: None
+) -> None:
+    """Requests of all kinds, and an outage of v1 in the middle: the counters gain what the client got."""
+
+    def counters() -> tuple[Counter[tuple[str, str]], Counter[tuple[str, str]]]:
+        codes: Counter[tuple[str, str]] = Counter()
+        outcomes: Counter[tuple[str, str]] = Counter()
+        for sample in query('edge_requests_total{route="/predict"}'):
+            codes[sample["metric"]["version"], sample["metric"]["code"]] = int(sample["value"][1])
+        for sample in query("edge_predictions_total"):
+            outcomes[sample["metric"]["version"], sample["metric"]["outcome"]] = int(sample["value"][1])
+        return codes, outcomes
+
+    got: Counter[tuple[str, str]] = Counter()
+
+    def ask(times: int, version: str = "v1", **options: Any) -> None:
+        headers = DEBUG if version == "v2" else {}
+        for _ in range(times):
+            answer = client.post("/predict", headers=headers, **({"json": {"sentence": "I love this"}} | options))
+            got[version, str(answer.status_code)] += 1
+
+    before, _ = counters()
+    ask(30)
+    ask(4, "v2")
+    ask(3, json={"sentence": 1})
+    ask(2, auth=(machine.credentials[0], "wrong"))
+    v1 = " ".join(f"vmlops-api-{name}" for name in machine.instances if name.startswith("v1@"))
+    host.check_output(f"systemctl stop {v1}")
+    ask(10)
+    host.check_output(f"systemctl start {v1}")
+    print("the client got", dict(got))
+    assert got["v1", "503"] + got["v1", "502"] > 0, "there was an outage"
+    assert got["v1", "200"] > 0
+
+    def gained() -> Counter[tuple[str, str]]:
+        return counters()[0] - before
+
+    try:
+        eventually(lambda: gained() == got, "Prometheus has counted the same", seconds=30)
+    finally:
+        print("Prometheus says", dict(gained()))
+
+
+def test_a_client_that_gives_up_is_counted(
+    host: Any, machine: Machine, query: Query, eventually: Any, all_up_again: None, rested: None
+) -> None:
+    count = 'edge_predictions_total{version="v1", outcome="abandoned"}'
+    before = float(query(count)[0]["value"][1])
+    v1 = " ".join(f"vmlops-api-{name}" for name in machine.instances if name.startswith("v1@"))
+    host.check_output(f"systemctl kill --kill-whom=all --signal=STOP {v1}")
+    try:
+        with machine.client(timeout=0.8) as impatient, pytest.raises(httpx.ReadTimeout):
+            impatient.post("/predict", json={"sentence": "I love this"})
+    finally:
+        host.check_output(f"systemctl kill --kill-whom=all --signal=CONT {v1}")
+    eventually(lambda: float(query(count)[0]["value"][1]) == before + 1, "one more has given up")
+
+
+def runbook_commands() -> list[str]:
+    blocks = re.findall(r"^```sh\n(.*?)^```$", (ROOT / "docs/runbook.md").read_text(), re.MULTILINE | re.DOTALL)
+    return [line for block in blocks for line in block.splitlines()]
+
+
+@pytest.mark.parametrize("command", runbook_commands())
+def test_commands_of_the_runbook_work_as_typed(command: str, machine: Machine, all_up_again: None) -> None:
+    """By the account that Ansible and `make ssh` log in with, in the order of the page."""
+    ssh = ["ssh", "-F", str(machine.ssh_config), machine.name, command]
+    run = subprocess.run(ssh, capture_output=True, text=True, check=False, timeout=60)
+    print(run.stdout[-2000:], run.stderr[-2000:])
+    assert run.returncode == 0
+    assert not re.search("not permitted|denied", run.stderr, re.IGNORECASE)
+
+
+def followed(client: httpx.Client, link: str) -> str:
+    """What is wrong with a link, relative to the gateway or absolute; nothing if it leads to 200 on the gateway."""
+    parts = urlsplit(link)
+    path = parts.path + (f"?{parts.query}" if parts.query else "")
+    for _ in range(5):
+        answer = client.get(path)
+        if answer.is_redirect:
+            at = urljoin(str(answer.request.url), answer.headers["Location"])
+            if urlsplit(at).netloc != urlsplit(str(client.base_url)).netloc:
+                return f"{link} leads to another host: {at}"
+            path = at
+            continue
+        return "" if answer.status_code == 200 else f"{link}: {answer.status_code} at {path}"
+    return f"{link}: redirects without end"
+
+
+def test_every_link_answers(host: Any, machine: Machine, client: httpx.Client, told: Any, eventually: Any) -> None:
+    """Links in pages, documents, alerts and notifications, followed through the gateway."""
+    grafana = not host.file("/etc/vmlops/left_out.d/grafana").exists
+    links: dict[str, str] = {}
+    for name, page in pages(host, machine).items():
+        base = f"/prometheus/consoles/{name}"
+        links |= {urljoin(base, link): name for link in re.findall(r'href="([^"#]+)"', page)}
+    texts = [*ROOT.glob("docs/*.md"), *ROOT.glob("*.md"), ROOT / "scripts/summary"]
+    for text in texts:
+        found = re.findall(r"[^\w.](/(?:prometheus|alertmanager|grafana)/[\w./-]*)", text.read_text())
+        links |= {link.rstrip("."): text.name for link in found if grafana or not link.startswith("/grafana/")}
+
+    eventually(lambda: "Watchdog" in told(), "an alert reaches Alertmanager", seconds=90)
+    url = f"http://127.0.0.1:{machine.ports['alertmanager']}/api/v2/alerts"
+    for alert in json.loads(host.check_output(f"curl -s {url}")):
+        if "generatorURL" in alert:  # those that are made by hand have none
+            links[alert["generatorURL"]] = f"notification of {alert['labels']['alertname']}"
+        if "runbook_url" in alert["annotations"]:
+            assert re.match("https?://", alert["annotations"]["runbook_url"]), alert
+    options = host.check_output(
+        "tr '\\0' '\\n' < /proc/$(systemctl show --value -p MainPID prometheus-alertmanager)/cmdline"
+    )
+    [external] = re.findall(r"--web\.external-url=(\S+)", options)
+    links[external] = "Alertmanager's own link in notifications"
+    assert {urlsplit(link).scheme for link in links} <= {"", "https"}
+    print(len(links), "links:", *sorted(links), sep="\n  ")
+    wrong = [f"{where}: {problem}" for link, where in links.items() if (problem := followed(client, link))]
+    assert not wrong
 
 
 def test_samples_survive_a_kill(host: Any, query: Query, eventually: Any) -> None:

@@ -249,7 +249,7 @@ def running(directory: Path, replicas: int = 3, **options: Any) -> Iterator[Edge
     endpoints = [
         {"name": stub.name, "version": stub.name[:2], "address": "127.0.0.1", "port": stub.port} for stub in stubs
     ]
-    ports = {name: free_port() for name in ("nginx_status", "prometheus", "grafana")}
+    ports = {name: free_port() for name in ("nginx_status", "prometheus", "alertmanager", "grafana")}
     http, https = free_port(), free_port()
     certificate(directory)
     made = {"vmlops_endpoints": endpoints, "vmlops_ports": ports, "gateway_shadow_port": free_port()}

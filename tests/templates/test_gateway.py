@@ -533,11 +533,11 @@ def test_localhost_is_not_told_to_insist_on_https(client: httpx.Client) -> None:
 def test_prometheus_and_grafana_are_for_operators(edge: Edge) -> None:
     user, operator = edge.client(), edge.client(auth=("operator", "watch"))
     with edge.monitoring() as (prometheus, grafana):
-        for path in ("/prometheus/graph", "/grafana/login"):
+        for path in ("/prometheus/classic/graph", "/grafana/login"):
             assert_problem(user.get(path), 401)
             assert operator.get(path).status_code == 200
         # Grafana knows its prefix, Prometheus does not.
-        assert [seen.path for seen in prometheus.seen] == ["/graph"]
+        assert [seen.path for seen in prometheus.seen] == ["/classic/graph"]
         assert [seen.path for seen in grafana.seen] == ["/grafana/login"]
         assert "authorization" not in prometheus.seen[0].headers | grafana.seen[0].headers
         operator.get("/grafana/api/live/ws", headers={"Connection": "Upgrade", "Upgrade": "websocket"})
@@ -550,6 +550,11 @@ def test_prometheus_and_grafana_are_for_operators(edge: Edge) -> None:
         .endswith("/prometheus/consoles/vmlops.html")
     )
     assert_problem(user.get("/grafana/"), 401)
+    for page in ("graph?g0.expr=up&g0.tab=1", "alerts", "alerts/"):
+        answer = operator.get(f"/prometheus/{page}", follow_redirects=False)
+        assert answer.headers["location"].endswith(f"/prometheus/classic/{page.rstrip('/')}")
+    assert_problem(user.get("/alertmanager/"), 401)
+    assert_problem(operator.get("/alertmanager/"), 503)
     assert operator.get("/prometheus", follow_redirects=False).headers["location"].endswith("/prometheus/")
 
 

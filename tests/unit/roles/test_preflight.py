@@ -74,7 +74,7 @@ PORTS = STACK["vmlops_ports"]
         {"gateway_users": [{"name": "x", "hash": "$6$salt$hash"}], "gateway_operators": [{"name": "y", "hash": "$y$j9T$a$b"}]},
         {"gateway_users": account(password="pass:word in two parts, ünïcödé")},
         {"gateway_canary_percent": 0.5, "gateway_shadow_percent": 100},
-        {"prometheus_slo_latency_seconds": 1.0},
+        {"prometheus_runbook_url": "https://wiki.example.org/runbook"},
         {"gateway_exempt_networks": ["10.0.0.0/8", "192.0.2.1", "fd00::/8"]},
         {"tls_mode": "acme", "tls_acme_email": "ops@example.org"},
         {
@@ -130,8 +130,9 @@ def test_settings_that_are_right_pass(changes: dict[str, Any]) -> None:
         ({"gateway_canary_percent": float("nan")}, "gateway_canary_percent is nan: must be from 0 to 100"),
         ({"gateway_rate": 0}, "gateway_rate is 0: must be from 1"),
         ({"prometheus_slo_availability": 99.5}, "prometheus_slo_availability is 99.5: must be from 0.5 to 0.99999"),
-        ({"prometheus_slo_latency_seconds": 0.3}, "prometheus_slo_latency_seconds is 0.3: must be one of 0.001,"),
-        ({"prometheus_scrape_interval": "15"}, "prometheus_scrape_interval is '15': must be a duration such as 30s, 5m or 1h"),
+        ({"mtail_promised_seconds": 0}, "mtail_promised_seconds is 0: must be from 0.001 to 60"),
+        ({"prometheus_runbook_url": "docs/runbook.md"}, "prometheus_runbook_url is 'docs/runbook.md': must be an address"),
+        ({"vmlops_scrape_interval": "15"}, "vmlops_scrape_interval is '15': must be a duration such as 30s, 5m or 1h"),
         ({"prometheus_retention_size": "2 GB"}, "prometheus_retention_size is '2 GB': must be a size"),
         ({"vmlops_access_log": "access.log"}, "vmlops_access_log is 'access.log': must be a path from / on"),
         ({"gateway_users": account(name="")}, "gateway_users[0].name is '': must be letters, digits and . _ @ -"),
@@ -261,6 +262,4 @@ def test_every_number_has_a_range_and_every_limit_an_option() -> None:
     options = paths("", settings_filter.declared_settings(ROOT / "roles"))
     assert set(LIMITS) <= set(options), "a limit without an option limits nothing"
     numbers = {path for path, kind in options.items() if kind in ("int", "float")}
-    assert numbers - {path for path, limit in LIMITS.items() if "range" in limit} == {
-        "prometheus_slo_latency_seconds"
-    }, "give each of these a range; the one exception has choices"
+    assert numbers == {path for path, limit in LIMITS.items() if "range" in limit}, "give each of these a range"

@@ -38,11 +38,3 @@ def test_what_roles_share_is_specified_and_has_its_value_in_the_stack() -> None:
 def test_the_page_of_variables_is_that_of_the_roles() -> None:
     said = (ROOT / "docs/variables.md").read_text()
     assert said == variables.page(), "run `make variables`"
-
-
-def test_the_objective_for_durations_is_a_bound_of_the_histogram() -> None:
-    program = (ROOT / "roles/mtail/files/etc/mtail/edge.mtail").read_text()
-    (line,) = [line for line in program.splitlines() if line.startswith("histogram edge_request_duration_seconds ")]
-    bounds = [float(bound) for bound in line.partition(" buckets ")[2].split(",")]
-    options = load("roles/prometheus/meta/argument_specs.yml")["argument_specs"]["main"]["options"]
-    assert options["prometheus_slo_latency_seconds"]["choices"] == [bound for bound in bounds if bound > 0]
