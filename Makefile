@@ -154,6 +154,10 @@ lint: .venv/test ## ruff, mypy, yamllint, ansible-lint
 variables: .venv/test ## Make docs/variables.md anew from the roles' argument specs
 	python -m tests.variables > docs/variables.md
 
+.PHONY: dashboards
+dashboards: .venv/test ## Make Grafana's dashboards anew from tests/dashboards.py
+	python -m tests.dashboards
+
 unit: .venv/test build/tools/.fetched ## Unit tests and rendered templates, without a machine
 	pytest
 

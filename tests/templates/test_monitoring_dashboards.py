@@ -1,4 +1,4 @@
-"""The dashboards against Grafana's own schema (grafana-foundation-sdk), and the pages of Prometheus beside them."""
+"""The dashboards that Grafana's own SDK makes (tests/dashboards.py), and the pages of Prometheus beside them."""
 
 from __future__ import annotations
 
@@ -7,41 +7,25 @@ import re
 from typing import Any
 
 import pytest
-from grafana_foundation_sdk.cog.encoder import JSONEncoder
-from grafana_foundation_sdk.cog.plugins import register_default_plugins
-from grafana_foundation_sdk.models.dashboard import Dashboard
 
+from tests import dashboards
 from tests.paths import ROOT
 from tests.templates.render import evaluate, render
 
-SPECIFICATIONS: list[dict[str, Any]] = evaluate("_grafana_dashboards", "grafana")
-# What Grafana knows of an annotation beyond the schema: its Prometheus data source reads these.
-BEYOND_SCHEMA = ("titleFormat", "textFormat", "tagKeys", "target.refId", "target.expr")
 
-
-@pytest.fixture(params=SPECIFICATIONS, ids=[specification["uid"] for specification in SPECIFICATIONS])
+@pytest.fixture(params=sorted(dashboards.DASHBOARDS))
 def dashboard(request: pytest.FixtureRequest) -> Any:
-    return json.loads(render("grafana", "etc/grafana/dashboards/dashboard.json.j2", dashboard=request.param))
+    return json.loads((dashboards.FOLDER / f"{request.param}.json").read_text())
 
 
 def panels(dashboard: Any) -> list[Any]:
     return [panel for panel in dashboard["panels"] if panel["type"] != "row"]
 
 
-def lost(before: Any, after: Any, path: str = "") -> list[str]:
-    """What a round trip through the schema's classes drops or changes, as paths."""
-    if isinstance(before, dict) and isinstance(after, dict):
-        return [line for key, value in before.items() for line in lost(value, after.get(key), f"{path}.{key}")]
-    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
-        return [line for i, value in enumerate(before) for line in lost(value, after[i], f"{path}[{i}]")]
-    return [] if before == after else [f"{path}: {before!r} -> {after!r}"]
-
-
-def test_schema(dashboard: Any) -> None:
-    register_default_plugins()  # or panels' options and queries would not be looked at
-    after = json.loads(JSONEncoder().encode(Dashboard.from_json(dashboard)))
-    known = [f".annotations.list[0].{name}:" for name in BEYOND_SCHEMA]
-    assert [line for line in lost(dashboard, after) if not line.startswith(tuple(known))] == []
+def test_files_are_what_the_sdk_makes() -> None:
+    assert {file.name: file.read_text() for file in dashboards.FOLDER.iterdir()} == dict(dashboards.files()), (
+        "run `make dashboards`"
+    )
 
 
 def test_provisioned_from_a_file(dashboard: Any) -> None:
@@ -80,9 +64,39 @@ def test_legends_name_labels_that_the_query_keeps(dashboard: Any) -> None:
             assert not missing, (panel["title"], missing)
 
 
+def test_every_line_has_a_name(dashboard: Any) -> None:
+    """A legend names what tells lines apart, and no query makes a series without its labels."""
+    for panel in panels(dashboard):
+        for target in panel["targets"]:
+            assert target["legendFormat"], panel["title"]
+            if "vector(0)" in target["expr"]:
+                assert "{{" not in target["legendFormat"], panel["title"]
+
+
+def test_what_pages_and_dashboards_share_is_recorded() -> None:
+    """A computation that both show is a recording rule; what both may have is the name of a series, with its labels."""
+    folder = ROOT / "roles/prometheus/files/etc/prometheus/consoles"
+    on_pages = {
+        query.replace("'", '"')
+        for page in folder.glob("*.html")
+        for query in re.findall(r'vmlops_(?:chart|tile)" \(args "[^"]*" "([^"]*)"', page.read_text())
+    }
+    in_grafana = {
+        target["expr"]
+        for uid in dashboards.DASHBOARDS
+        for panel in panels(dashboards.made(uid))
+        for target in panel["targets"]
+    }
+    assert len(on_pages) > 20
+    shared = on_pages & in_grafana
+    assert len(shared) > 10
+    assert [query for query in shared if not re.fullmatch(r"[\w:]+({[^}]*})?( > 0)?", query)] == []
+
+
 def test_data_source_and_configuration() -> None:
     source = render("grafana", "etc/grafana/provisioning/datasources/vmlops.yaml.j2")
     assert "uid: prometheus" in source
+    assert "timeInterval: 5s" in source
     assert "http://127.0.0.1:9090" in source
     configuration = render("grafana", "etc/grafana/grafana.ini.j2", grafana_admin_password="a;b#c")
     for line in (
