@@ -146,7 +146,7 @@ test-machines:
 lint: .venv/test ## ruff, mypy, yamllint, ansible-lint
 	ruff check .
 	ruff format --check .
-	mypy app model roles tests
+	mypy app model plugins roles tests
 	yamllint --strict .
 	ansible-lint --offline
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
-from ansible.plugins.loader import init_plugin_loader
+from ansible.plugins.loader import filter_loader, init_plugin_loader
 from ansible.template import Templar, trust_as_template
 from ansible.vars.hostvars import HostVars
 from ansible.vars.manager import VariableManager
@@ -17,6 +17,7 @@ from tests.paths import ROOT
 DISTRIBUTIONS = {"Debian-12": "bookworm", "Debian-13": "trixie", "Ubuntu-24.04": "noble"}
 
 init_plugin_loader()
+filter_loader.add_directory(str(ROOT / "plugins/filter"))
 
 
 def facts(distribution: str) -> dict[str, Any]:

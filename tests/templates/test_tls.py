@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from cryptography import x509
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from tests.paths import ROOT
 from tests.templates.gateway_edge import certificate
@@ -62,6 +62,8 @@ class Site:
             self.play,
             "--skip-tags",
             "packages",
+            "-e",
+            f"@{ROOT}/inventory/stack.yml",
             "-e",
             json.dumps(settings),
         ]
@@ -130,6 +132,26 @@ def test_selfsigned(site: Site) -> None:
     names = site.load().extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert names.get_values_for_type(x509.DNSName) == ["other.example.org"]
     assert site.ca.read_bytes() != ca
+
+
+def test_names_in_capitals_international_and_long_ones_are_signed_once(site: Site) -> None:
+    long = "a" * 63 + ".example"
+    names = [long, "API.Example.ORG", "bücher.example", "2001:DB8::0001"]
+    assert "Sign the certificate" in site.run(vmlops_server_names=names)
+    site.verify()
+    signed = site.load()
+    alternatives = signed.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert alternatives.get_values_for_type(x509.DNSName) == [long, "api.example.org", "xn--bcher-kva.example"]
+    assert [str(address) for address in alternatives.get_values_for_type(x509.IPAddress)] == ["2001:db8::1"]
+    # A common name has room for 64 characters: the first name that fits.
+    assert [attribute.value for attribute in signed.subject.get_attributes_for_oid(NameOID.COMMON_NAME)] == [
+        "api.example.org"
+    ]
+    assert site.run(vmlops_server_names=names) == ""
+
+    assert "Sign the certificate" in site.run(vmlops_server_names=[long])
+    site.verify()
+    assert not site.load().subject.get_attributes_for_oid(NameOID.COMMON_NAME)
 
 
 def test_provided(site: Site, tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
+import idna
+
 
 @dataclass(frozen=True)
 class Case:
@@ -117,15 +119,23 @@ def addresses_can_be_reached(case: Case) -> Iterator[str]:
                 yield f"vmlops_address is {address} for {case.host} and for {host}: give each host its own"
 
 
+def is_name(text: str) -> bool:
+    """Whether a text is a host name, in any script; ``*.`` may stand in front."""
+    labels = text.removeprefix("*.").removesuffix(".").split(".")
+    if not all(re.fullmatch(r"[^\W_](?:[\w-]{0,61}[^\W_])?", label) for label in labels):
+        return False
+    try:
+        return text.isascii() or bool(idna.encode(text.removeprefix("*."), uts46=True))
+    except idna.IDNAError:
+        return False
+
+
 def server_names_are_names(case: Case) -> Iterator[str]:
     names = case.settings["vmlops_server_names"]
     if not names:
         yield "vmlops_server_names is empty: name at least one host name or address that clients use"
     for name in names:
-        labels = name.removeprefix("*.").removesuffix(".").split(".")
-        if not is_address(name) and not all(
-            re.fullmatch(r"(?!-)[^\W_](?:[\w-]{0,61}[^\W_])?", label) for label in labels
-        ):
+        if not is_address(name) and not is_name(name):
             yield f"vmlops_server_names has {name!r}: must be a host name or an IP address, without scheme, port or brackets"
 
 

@@ -1,0 +1,90 @@
+"""A system whose services have addresses of IPv6: whatever names a host and a port has the address in brackets."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.paths import ROOT
+from tests.templates.gateway_edge import certificate, check, write_tree
+from tests.templates.render import evaluate, render
+
+ADDRESS = "fd00::5"
+TEMPLATES = sorted(
+    (path.parts[path.parts.index("roles") + 1], str(path).partition("/templates/")[2])
+    for path in ROOT.glob("roles/*/templates/**/*")
+    if path.is_file()
+)
+# What tasks give templates in a loop.
+LOOPS: dict[str, dict[str, Any]] = {
+    "etc/nginx/users": {"item": {"name": "users", "accounts": []}},
+    "etc/systemd/system/vmlops-api@.service.j2": {"version": "v1"},
+}
+
+
+def options(template: str) -> dict[str, Any]:
+    hostvars = {"lab": {"vmlops_address": ADDRESS}}
+    return {"vmlops_address": ADDRESS, "_gateway_monitoring": ADDRESS, "hostvars": hostvars} | LOOPS.get(template, {})
+
+
+def endpoints() -> list[dict[str, Any]]:
+    listed: list[dict[str, Any]] = evaluate("vmlops_endpoints", "gateway")
+    return [endpoint | {"address": ADDRESS} for endpoint in listed]
+
+
+@pytest.mark.parametrize(("role", "template"), [row for row in TEMPLATES if "dashboard.json" not in row[1]])
+def test_no_template_joins_such_an_address_and_a_port_without_brackets(role: str, template: str) -> None:
+    text = render(role, template, vmlops_endpoints=endpoints(), **options(template))
+    joined = re.findall(rf".*(?<!\[){re.escape(ADDRESS)}:.*", text)
+    assert not joined, joined
+
+
+def test_every_service_listens_and_is_asked_there() -> None:
+    everything = "\n".join(
+        render(role, template, vmlops_endpoints=endpoints(), **options(template))
+        for role, template in TEMPLATES
+        if "dashboard.json" not in template
+    )
+    ports = evaluate("vmlops_ports", "gateway")
+    del ports["nginx_status"]  # always on 127.0.0.1
+    for name, port in ports.items():
+        # mtail and Grafana take the address by itself, and join the two themselves.
+        assert f"[{ADDRESS}]:{port}" in everything, name
+    assert f"\nHOST={ADDRESS}\n" in everything
+    assert f"\nhttp_addr = {ADDRESS}\n" in everything
+    assert f"VMLOPS_BIND=[{ADDRESS}]:%i" in everything
+
+
+def test_nginx_and_prometheus_accept_it(tmp_path: Path) -> None:
+    certificate(tmp_path)
+    write_tree(tmp_path, 18080, 18443, vmlops_endpoints=endpoints(), **options(""))
+    assert check(tmp_path) == ""
+    config = tmp_path / "prometheus.yml"
+    config.write_text(render("prometheus", "etc/prometheus/prometheus.yml.j2", vmlops_endpoints=endpoints()))
+    command = [str(ROOT / "build/tools/usr/bin/promtool"), "check", "config", "--syntax-only", str(config)]
+    result = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    jobs = yaml.safe_load(config.read_text())["scrape_configs"]
+    assert jobs[0]["static_configs"][0]["targets"] == ["[fd00::5]:8001"]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["API.Example.ORG", "api.example.org"], "api.example.org"),
+        (["bücher.example", "FD00::0005"], "xn--bcher-kva.example [fd00::5]"),
+        (["a" * 63 + "." + "b" * 63 + "." + "c" * 63 + ".example.org"], None),
+    ],
+)
+def test_nginx_answers_for_names_however_they_are_written(
+    tmp_path: Path, names: list[str], expected: str | None
+) -> None:
+    certificate(tmp_path)
+    write_tree(tmp_path, 18080, 18443, vmlops_server_names=names)
+    assert check(tmp_path) == ""
+    assert f"server_name {expected or names[0]};" in (tmp_path / "vmlops/server.conf").read_text()
