@@ -106,6 +106,10 @@ deploy: ## Roll out the model and application as they stand to ENVIRONMENT
 rollback: ## Go back to the release before
 	ansible-playbook -i inventory/$(ENVIRONMENT) playbooks/rollback.yml
 
+.PHONY: verdict
+verdict: ## Is v2 fit to become v1? Promote, wait or go back, with the evidence
+	@ansible-playbook -i inventory/$(ENVIRONMENT) playbooks/verdict.yml
+
 # --- the model ---
 
 .PHONY: model model-import compare-models bench-model test-public
@@ -146,7 +150,7 @@ test-machines:
 lint: .venv/test ## ruff, mypy, yamllint, ansible-lint
 	ruff check .
 	ruff format --check .
-	mypy app model plugins roles tests
+	mypy app model release plugins roles tests
 	yamllint --strict .
 	ansible-lint --offline
 

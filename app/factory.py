@@ -36,9 +36,13 @@ def create_app(settings: Settings, engine: Engine) -> Application:
 
     def start() -> None:
         predictor.warm_up()
+        if metrics.shadow:
+            metrics.shadow.listen(settings.bind)
         _log.info("started", extra={"fields": about})
 
     def stop() -> None:
+        if metrics.shadow:
+            metrics.shadow.close()
         _log.info("stopped", extra={"fields": about})
 
     return Application(fast, make_framework, metrics, start, stop)

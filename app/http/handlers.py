@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from app.http import shadow
 from app.http.answers import Answer, to_json
 from app.http.asgi import Receive, Routes, Scope, read_json
 from app.http.predictor import Predictor
@@ -16,7 +17,13 @@ def fast_routes(predictor: Predictor, metrics: Metrics) -> Routes:
     is_ready = Answer.of(200, to_json({"status": "ready"}))
 
     async def predict(scope: Scope, receive: Receive) -> Answer:
-        return predictor.predict(await read_json(scope, receive, PREDICT_BODY_BYTES))
+        body = await read_json(scope, receive, PREDICT_BODY_BYTES)
+        if metrics.shadow:  # v2
+            if request_id := shadow.copied(scope):
+                return shadow.take_copy(predictor, metrics.shadow, request_id, body)
+        elif shadow.is_asked(scope):
+            return shadow.answer_telling(predictor, body)
+        return predictor.predict(body)
 
     async def predict_batch(scope: Scope, receive: Receive) -> Answer:
         return await predictor.predict_batch(await read_json(scope, receive, BATCH_BODY_BYTES))

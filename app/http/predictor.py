@@ -50,6 +50,10 @@ class Predictor:
         if not self.ready:
             raise Problem(503, NOT_READY)
 
+    def answer_of(self, score: Score) -> Answer:
+        """v1's answer."""
+        return self._answers[score.label]
+
     def _predict(self, body: bytes) -> Answer:
         text = parse_sentence(body)
         score = self.engine.score(text)

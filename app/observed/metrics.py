@@ -6,41 +6,22 @@ that make prometheus-client's own types several times as dear (docs/api-benchmar
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate
 
 from app.engines.engine import Engine, Score
 from app.observed.drift import Baseline, Drift
-from app.observed.exposition import Sample, family, number, process
+from app.observed.exposition import Sample, family, process
+from app.observed.histogram import DURATION_SECONDS, Histogram
+from app.observed.shadow import Shadow
 from app.settings import Settings
 
-# A sentence takes about 100 µs, a batch of the longest ones about a second.
-DURATION_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 LENGTH_CHARACTERS = (8, 16, 32, 64, 96, 140, 280, 1024, 4096, 8192)
 NOT_COUNTED = frozenset({"/health", "/ready", "/metrics", "/v2/health/live", "/v2/health/ready"})
 
+SIDES = ("reference", "candidate")  # of a pair in the shadow metrics: v1 and v2
+
 Labels = tuple[str, ...]  # the values of a series' labels, but for those that all have
-
-
-class Histogram:
-    """Counts by bin: the i-th holds bounds[i-1] < x <= bounds[i], the last what exceeds every bound."""
-
-    __slots__ = ("bounds", "counts", "sum")
-
-    def __init__(self, bounds: Sequence[float]) -> None:
-        self.bounds = tuple(bounds)
-        self.counts = [0] * (len(self.bounds) + 1)
-        self.sum = 0.0
-
-    def observe(self, x: float) -> None:
-        self.counts[bisect_left(self.bounds, x)] += 1
-        self.sum += x
-
-    def buckets(self) -> list[tuple[str, int]]:
-        """Cumulative, as Prometheus has them."""
-        return list(zip([*map(number, self.bounds), "+Inf"], accumulate(self.counts), strict=True))
 
 
 class Metrics:
@@ -58,6 +39,7 @@ class Metrics:
         self.confidence = Histogram(self.baseline.confidence.bounds)
         self.unknown = Histogram(self.baseline.unknown.bounds)
         self.length = Histogram(LENGTH_CHARACTERS)
+        self.shadow = Shadow() if settings.version == "v2" else None
 
     def answered(self, route: str, status: int, seconds: float) -> None:
         self.requests[route, status] += 1
@@ -78,6 +60,9 @@ class Metrics:
         yield from self._traffic()
         yield from self._predictions()
         yield from self._drift()
+        if self.shadow:
+            self.shadow.collect()
+            yield from self._shadow(self.shadow)
         yield from self._gauge(
             "model_info", "The model and release that run here", {self._info: 1}, "engine", "release", "replica"
         )
@@ -113,7 +98,36 @@ class Metrics:
         yield from self._gauge("drift_psi", "Population stability index against the baseline", psi, "distribution")
         yield from self._gauge("drift_window_predictions", "Predictions behind vmlops_drift_psi", {(): self.drift.size})
 
-    def _counter(self, name: str, text: str, counts: Mapping[Labels, int], *labels: str) -> Iterator[str]:
+    def _shadow(self, shadow: Shadow) -> Iterator[str]:
+        """By the model of v1 that was the reference."""
+        by = "reference_model_version"
+        labels: dict[Labels, float] = {}
+        confidence: dict[Labels, float] = {}
+        durations: dict[Labels, Histogram] = {}
+        failures: dict[Labels, float] = {}
+        changes: dict[Labels, Histogram] = {}
+        squares: dict[Labels, float] = {}
+        for reference, pairs in shadow.comparisons.items():
+            labels |= {(reference, *both): count for both, count in pairs.labels.items()}
+            failures[(reference,)] = pairs.failures
+            changes[(reference,)] = pairs.change
+            squares[(reference,)] = pairs.change_squares
+            for side, total, seconds in zip(SIDES, pairs.confidence, pairs.durations, strict=True):
+                confidence[reference, side] = total
+                durations[reference, side] = seconds
+        yield from self._counter(
+            "shadow_pairs", "Copies answered as well as v1's", labels, by, "reference", "candidate"
+        )
+        yield from self._counter("shadow_failures", "Copies not answered where v1 answered", failures, by)
+        yield from self._counter("shadow_confidence", "Sum of the confidence of paired answers", confidence, by, "side")
+        yield from self._histogram(
+            "shadow_confidence_change_ratio", "Confidence of the candidate less the reference's", changes, by
+        )
+        yield from self._counter("shadow_confidence_change_squares", "Sum of the squares of that change", squares, by)
+        yield from self._histogram("shadow_duration_seconds", "Parsing and scoring, by side", durations, by, "side")
+        yield from self._counter("shadow_unpaired", "Answers of v1 without a copy", {(): shadow.unpaired})
+
+    def _counter(self, name: str, text: str, counts: Mapping[Labels, float], *labels: str) -> Iterator[str]:
         samples = [("", self._labels(labels, values), count) for values, count in counts.items()]
         return family(f"vmlops_{name}_total", "counter", text, samples)
 

@@ -33,7 +33,8 @@ from app.engines.engine import Engine, Score
 from app.engines.loading import load_engine
 from app.factory import create_app
 from app.http.asgi import Application
-from app.observed.metrics import DURATION_SECONDS, LENGTH_CHARACTERS, Metrics
+from app.observed.histogram import DURATION_SECONDS
+from app.observed.metrics import LENGTH_CHARACTERS, Metrics
 from app.settings import Settings
 from tests.paths import ROOT
 

@@ -68,6 +68,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
+        for name, value in self.replica.extra.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(content)
 
@@ -104,6 +106,7 @@ class Replica:
         self.name, self.port = name, port
         self.seen: list[Seen] = []
         self.answer: Answer = echo
+        self.extra: dict[str, str] = {}  # headers of every answer
         self.start()
 
     def start(self) -> None:

@@ -67,6 +67,17 @@ def test_hosts_of_a_cluster_open_to_each_other_what_they_are_asked_for(
     assert opened(rules) == expected, rules
 
 
+def test_only_the_gateway_may_tell_v2_what_v1_answered() -> None:
+    rules = render("firewall", RULES, inventory_hostname="one", **CLUSTER)
+    assert re.findall(r"saddr (\S+) udp dport { ([\d, ]+) }", rules) == [("10.0.0.1", "8101")]
+    without = render(
+        "firewall", RULES, inventory_hostname="one", vmlops_instances=[{"version": "v1", "port": 8001}], **CLUSTER
+    )
+    assert_loadable(without)
+    assert "} accept" in without
+    assert " udp dport {" not in without
+
+
 def test_rules_of_the_environment_are_added() -> None:
     rules = render("firewall", RULES, firewall_ssh_port=2022, firewall_rules=["udp dport 51820 accept"])
     assert_loadable(rules)

@@ -442,6 +442,44 @@ def test_what_goes_to_v2_is_not_shadowed(tmp_path: Path) -> None:
         assert edge.answered()["v2@0"] == 21
 
 
+def test_v2_is_told_what_v1_answered_to_a_copied_request(tmp_path: Path) -> None:
+    """The copy and v1's answer come to v2 under one id, which the client has no part in; the client sees nothing of it."""
+    with (
+        running(tmp_path, gateway_shadow_percent=100, **UNLIMITED) as edge,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as told,
+    ):
+        told.bind(("127.0.0.1", edge.replicas[3].port))
+        told.settimeout(10)
+        for replica in edge.replicas[:3]:
+            replica.extra = {"X-Shadow-Answer": "model fun 0.5 0.0001"}
+        forged = {"X-Shadow-Of": "forged", "X-Shadow-Answer": "forged", "X-Request-ID": "chosen"}
+        answer = edge.client().post("/predict", json=SENTENCE, headers=forged)
+        assert "x-shadow-answer" not in answer.headers
+        message = told.recv(4096).decode()
+        print(message)
+        request_id, _, text = message.rpartition(": ")[2].partition(" ")
+        wait_for(lambda: edge.replicas[3].seen, "the arrival of the copy")
+        copy = edge.replicas[3].seen[0].headers
+        assert (text, len(request_id), copy["x-shadow-of"]) == ("model fun 0.5 0.0001", 32, request_id)
+        (original,) = [seen.headers for replica in edge.replicas[:3] for seen in replica.seen]
+        assert (original["x-shadow-answer"], "x-shadow-of" in original) == ("1", False)
+
+        # Nothing is asked for and nobody is told where there is no copy of one sentence.
+        for path, headers in (("/predict/batch", {}), ("/predict", {"X-Experiment-Group": "debug"})):
+            edge.client().post(path, json=SENTENCE, headers=headers | forged)
+        asked = [seen.headers.get("x-shadow-answer") for replica in edge.replicas[:3] for seen in replica.seen]
+        assert asked.count("1") == 1
+        told.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            told.recv(4096)
+
+
+def test_without_copies_replicas_hear_nothing_of_them(edge: Edge, client: httpx.Client) -> None:
+    client.post("/predict", json=SENTENCE, headers={"X-Shadow-Of": "forged", "X-Shadow-Answer": "1"})
+    seen = [seen for replica in edge.replicas for seen in replica.seen][-1]
+    assert not [name for name in seen.headers if name.startswith("x-shadow")]
+
+
 # --- names, TLS, headers ---
 
 

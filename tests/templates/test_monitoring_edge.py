@@ -168,3 +168,27 @@ def test_every_line_of_the_gateway_is_of_this_form() -> None:
     logging = render("gateway", "etc/nginx/vmlops/logging.conf")
     keys = [part.split('"')[1] for part in logging[logging.index("log_format") :].splitlines()[1:] if '":' in part]
     assert keys == list(ANSWER)
+
+
+def test_each_client_of_a_canary_counts_once_a_day_and_side_by_its_first_answer(count: Count) -> None:
+    other, v1 = {"client": "10.213.0.9"}, {"assigned": "v1"}
+    counted = count(
+        line(status=429, **REFUSED, **v1),
+        line(status=502, **v1),
+        line(status=200, **v1),
+        line(status=200, user="another", **v1),
+        line(status=200, user='with " quotes', **v1),
+        line(request_time="0.251", **other, **v1),
+        line(request_time="0.001", **other, **v1),
+        line(version="v2", assigned="v2", **other),
+        line(version="v2", assigned="", client="10.213.0.11"),  # it asked for v2
+        line(time="2030-01-02T00:00:00+00:00", **other, **v1),
+        line(client="10.213.0.10"),  # there is no canary
+    )
+    clients = {series: value for series, value in counted.items() if "client" in series}
+    assert clients == {
+        'edge_clients_total{outcome="failed",version="v1"}': 1,
+        'edge_clients_total{outcome="good",version="v1"}': 3,
+        'edge_clients_total{outcome="slow",version="v1"}': 1,
+        'edge_clients_total{outcome="good",version="v2"}': 1,
+    }

@@ -8,7 +8,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.observed.exposition import family
-from app.observed.metrics import DURATION_SECONDS, Histogram
+from app.observed.histogram import DURATION_SECONDS, Histogram
+from app.observed.shadow import ShadowAnswer
 from tests.paths import ROOT
 from tests.unit.app.stub_api import LABELS, Client, StubEngine, make_app
 
@@ -51,6 +52,7 @@ def test_probes_and_scrapes_are_no_load(client: Client) -> None:
     for path in ("/health", "/ready", "/metrics", "/v2/health/live", "/v2/health/ready"):
         assert client.get(path).status_code == 200
         client.post(path)
+    client.app.stop()
     assert not [name for name in client.series() if name.startswith(("vmlops_requests_total", "vmlops_request_d"))]
 
 
@@ -99,6 +101,10 @@ def test_buckets_hold_their_upper_bound() -> None:
 def test_the_documented_table_is_what_is_exported(client: Client) -> None:
     """Names, types and labels in docs/api.md are those of the exposition, for each family of ours."""
     client.predict(*["a b c d e f"] * 500)
+    assert client.app.metrics.shadow
+    for request_id, answer in (("paired", ShadowAnswer("reference", "fun", 0.5, 1e-4)), ("lost", None)):
+        client.app.metrics.shadow.candidate(request_id, answer)
+        client.app.metrics.shadow.reference(request_id, ShadowAnswer("reference", "fun", 0.5, 1e-4))
     families = {family.name: family for family in text_string_to_metric_families(client.get("/metrics").text)}
     exported = {
         (

@@ -1,0 +1,56 @@
+"""POST /predict where the gateway compares v1 with v2 on copies of its requests; see app/observed/shadow.py.
+
+Two headers, which the gateway sets and no client can: ANSWER asks v1 for its answer in a header of that name, which the
+gateway keeps to itself; COPY_OF tells v2 that this is a copy, and of which request. Nobody reads what a copy is answered.
+"""
+
+from __future__ import annotations
+
+from time import perf_counter
+
+from app.engines.engine import Score
+from app.http.answers import Answer
+from app.http.asgi import Scope
+from app.http.predictor import Predictor, parse_sentence
+from app.observed.shadow import Shadow, ShadowAnswer
+
+ANSWER = b"x-shadow-answer"
+COPY_OF = b"x-shadow-of"
+_ASKED = (ANSWER, b"1")
+_TAKEN = Answer.of(204, b"")
+
+
+def is_asked(scope: Scope) -> bool:
+    """Whether v1 is to say in a header what it answers."""
+    return _ASKED in scope["headers"]
+
+
+def copied(scope: Scope) -> str:
+    """The id of the request that this one is a copy of; empty where it is none."""
+    return next((value.decode("latin-1") for name, value in scope["headers"] if name == COPY_OF), "")
+
+
+def answer_telling(predictor: Predictor, body: bytes) -> Answer:
+    """v1's answer, with ANSWER as a header. Raises Problem."""
+    score, told = _scored(predictor, body)
+    plain = predictor.answer_of(score)
+    return plain._replace(headers=(*plain.headers, (ANSWER, told.encode().encode())))
+
+
+def take_copy(predictor: Predictor, shadow: Shadow, request_id: str, body: bytes) -> Answer:
+    """Score a copy, and keep only what it takes to compare it. Raises whatever scoring raises."""
+    answer = None
+    try:
+        _, answer = _scored(predictor, body)
+    finally:
+        shadow.candidate(request_id, answer)
+    return _TAKEN
+
+
+def _scored(predictor: Predictor, body: bytes) -> tuple[Score, ShadowAnswer]:
+    started = perf_counter()
+    text = parse_sentence(body)
+    score = predictor.engine.score(text)
+    seconds = perf_counter() - started
+    predictor.metrics.predicted(text, score)
+    return score, ShadowAnswer(predictor.engine.model_version, score.label, score.confidence, seconds)

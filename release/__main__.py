@@ -1,0 +1,87 @@
+"""`python -m release verdict`: is v2 fit to become v1? playbooks/verdict.yml asks Prometheus in between.
+
+Reads a JSON list of Prometheus' answers so far. Writes a JSON object: with `question`, the next query, as long as an
+answer is missing, then with `decision` (promote, wait or go back), `reason`, `release` (v2's) and `report`, lines of text.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+from release import prometheus
+from release.verdict import ALLOWED, ALPHA, Counts, Evidence, Verdict, judge
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m release", description=__doc__)
+    verb = parser.add_subparsers(dest="verb", required=True).add_parser("verdict")
+    for name, share in ALLOWED.items():
+        verb.add_argument(f"--{name}", type=_share, default=share, metavar="SHARE", help=f"allowed; {share} by default")
+    options = parser.parse_args(arguments)
+    try:
+        print(json.dumps(verdict(json.load(sys.stdin), {name: getattr(options, name) for name in ALLOWED})))
+    except prometheus.NoAnswerError as error:
+        print(f"no verdict: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def verdict(answers: list[Any], allowed: dict[str, float]) -> dict[str, Any]:
+    """As the module says. Raises NoAnswerError."""
+    if not answers:
+        return {"question": prometheus.running_query()}
+    what = prometheus.running(answers[0])
+    now = max((sample["value"][0] for sample in answers[0]["data"]["result"]), default=what.since)
+    if len(answers) == 1:
+        return {"question": prometheus.counts_query(what, now)}
+    counts = prometheus.counts(answers[1])
+    found = judge(counts, allowed)
+    return {
+        "decision": found.decision,
+        "reason": found.reason,
+        "release": what.releases[1],
+        "report": report(what, found, counts),
+    }
+
+
+def report(what: prometheus.Running, found: Verdict, counts: Counts) -> list[str]:
+    since = datetime.fromtimestamp(what.since, UTC).isoformat(" ", "minutes").removesuffix("+00:00")
+    runs = [
+        f"{version} release {release} (model {model})"
+        for version, release, model in zip(prometheus.VERSIONS, what.releases, what.models, strict=True)
+    ]
+    confused = sorted(((n, pair) for pair, n in counts.pairs.items() if n and pair[0] != pair[1]), reverse=True)[:3]
+    lines = [
+        f"{found.decision.upper()}: {found.reason}.",
+        f"{runs[0]}, {runs[1]}, since {since} UTC; {1 - ALPHA:.0%} intervals, however often looked at.",
+        f"{'':13} {'n':>8} {'of':8} {'v1':>8} {'v2':>8}  {'v2 is worse by':20} {'allowed':>8}",
+        *map(_line, found.evidence),
+    ]
+    if confused:
+        lines.append("v1 → v2, most often: " + ", ".join(f"{a} → {b} ({n:,})" for n, (a, b) in confused))
+    return lines
+
+
+def _line(piece: Evidence) -> str:
+    low, high = (f"{100 * x:.2f}" for x in piece.worse_by)
+    told = {"fine": "fine", "worse": "WORSE", "open": f"open: {piece.needed:,} more"}[piece.state]
+    one, other = (f"{share:.2%}" for share in (piece.reference, piece.candidate))
+    interval = f"{low} to {high} %"
+    return (
+        f"{piece.name:13} {piece.n:8,} {piece.unit:8} {one:>8} {other:>8}  {interval:20} {piece.allowed:8.2%}  {told}"
+    )
+
+
+def _share(text: str) -> float:
+    share = float(text)
+    if not 0 < share < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return share
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

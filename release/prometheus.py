@@ -1,0 +1,134 @@
+"""What the verdict asks Prometheus, and the counts in its answers.
+
+Two questions: which releases run and since when, then everything that was counted since. Each is one query whose parts
+are told apart by the label `part`, so that it is one request wherever Prometheus is asked from.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from release.verdict import Clients, Counts, Labelled
+
+LONGEST_SECONDS = 29 * 86400  # Prometheus keeps 30 days (prometheus_retention_time)
+VERSIONS = ("v1", "v2")
+SIDES = ("reference", "candidate")
+# Of a duration: a bound of the replicas' histogram that is the promise of prometheus_slo_latency_seconds.
+SLOW_SECONDS = "0.25"
+
+Answer = Mapping[str, Any]  # of Prometheus' /api/v1/query
+
+
+class NoAnswerError(Exception):
+    """Prometheus' answer cannot be used; the text says why and what to do."""
+
+
+class Running(NamedTuple):
+    """What each version runs, reference first, and since when (seconds since the epoch) both run it."""
+
+    models: tuple[str, str]
+    releases: tuple[str, str]
+    since: float
+
+
+def running_query() -> str:
+    seen = f"timestamp(vmlops_model_info)[{LONGEST_SECONDS}s:1m]"
+    by = "version, release, model_version"
+    return _union(
+        now=f"max by ({by}) (timestamp(vmlops_model_info))",
+        first=f"min by ({by}) (min_over_time({seen}))",
+        last=f"max by ({by}) (max_over_time({seen}))",
+    )
+
+
+def running(answer: Answer) -> Running:
+    """Raises NoAnswerError where a version does not run, or is in the middle of a rollout."""
+    times: dict[str, dict[tuple[str, str, str], float]] = defaultdict(dict)
+    for part, labels, value in _samples(answer):
+        times[part][labels["version"], labels["release"], labels["model_version"]] = value
+    models, releases, began = [], [], []
+    for version in VERSIONS:
+        now = [key for key in times["now"] if key[0] == version]
+        if len(now) != 1:
+            what = "runs two releases: wait for the rollout to end" if now else "does not run: start it, or deploy it"
+            raise NoAnswerError(f"{version} {what}")
+        (key,) = now
+        before = [time for other, time in times["last"].items() if other[0] == version and other != key]
+        began.append(max([times["first"].get(key, times["now"][key]), *before]))
+        releases.append(key[1])
+        models.append(key[2])
+    return Running((models[0], models[1]), (releases[0], releases[1]), max(began))
+
+
+def counts_query(what: Running, now: float) -> str:
+    """`now` is in seconds since the epoch."""
+    window = f"[{max(int(now - what.since), 60)}s]"
+    pair = f'model_version="{what.models[1]}",reference_model_version="{what.models[0]}"'
+
+    def sum_by(labels: str, metric: str, *matchers: str) -> str:
+        return f"sum by ({labels}) (increase(vmlops_{metric}{{{','.join(matchers)}}}{window}))"
+
+    bucket, within = "shadow_duration_seconds_bucket", f'le="{SLOW_SECONDS}"'
+    labelled = " or ".join(
+        sum_by("version, right", "feedback_total", f'version="{version}"', f'model_version="{model}"')
+        for version, model in zip(VERSIONS, what.models, strict=True)
+    )
+    return _union(
+        pairs=sum_by("reference, candidate", "shadow_pairs_total", pair),
+        failures=sum_by("", "shadow_failures_total", pair),
+        confidence=sum_by("side", "shadow_confidence_total", pair),
+        squares=sum_by("", "shadow_confidence_change_squares_total", pair),
+        within=sum_by("side", bucket, pair, within),
+        timed=sum_by("side", "shadow_duration_seconds_count", pair),
+        clients=f"sum by (version, outcome) (increase(edge_clients_total{window}))",
+        labelled=labelled,
+    )
+
+
+def counts(answer: Answer) -> Counts:
+    """Prometheus extrapolates to the edges of the window, so its counts are not whole; these are rounded."""
+    pairs: dict[tuple[str, str], int] = {}
+    single: defaultdict[tuple[str, ...], float] = defaultdict(float)
+    for part, labels, value in _samples(answer):
+        if part == "pairs":
+            pairs[labels["reference"], labels["candidate"]] = round(value)
+        else:
+            single[part, *(labels[name] for name in ("side", "version", "outcome", "right") if name in labels)] = value
+    first, second = (single["confidence", side] for side in SIDES)
+
+    def slow(side: str) -> int:
+        return max(round(single["timed", side] - single["within", side]), 0)
+
+    def clients(version: str) -> Clients:
+        good, failed, late = (round(single["clients", version, outcome]) for outcome in ("good", "failed", "slow"))
+        return Clients(good + failed + late, failed, late)
+
+    def labelled(version: str) -> Labelled:
+        right, wrong = (round(single["labelled", version, answer]) for answer in ("true", "false"))
+        return Labelled(right + wrong, right)
+
+    return Counts(
+        pairs,
+        round(single["failures",]),
+        (first, second),
+        second - first,
+        single["squares",],
+        (min(slow(SIDES[0]), sum(pairs.values())), min(slow(SIDES[1]), sum(pairs.values()))),
+        (clients("v1"), clients("v2")),
+        (labelled("v1"), labelled("v2")),
+    )
+
+
+def _union(**parts: str) -> str:
+    return " or ".join(f'label_replace({query}, "part", "{name}", "", "")' for name, query in parts.items())
+
+
+def _samples(answer: Answer) -> Iterable[tuple[str, Mapping[str, str], float]]:
+    """The part, labels and value of each sample of an instant query."""
+    if answer.get("status") != "success":
+        raise NoAnswerError(f"Prometheus: {answer.get('error', 'no answer')}")
+    for sample in answer["data"]["result"]:
+        labels = dict(sample["metric"])
+        yield labels.pop("part"), labels, float(sample["value"][1])
