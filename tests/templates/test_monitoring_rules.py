@@ -17,6 +17,7 @@ PROMTOOL = ROOT / "build/tools/usr/bin/promtool"
 JOBS = ("api", "node", "nginx", "edge", "prometheus", "alertmanager")
 V1 = '{version="v1", route="/predict", code="%s"}'
 NGINX = 'node_systemd_unit_state{job="node", host="%s", name="nginx.service", state="active"}'
+ADDRESS = "192.0.2.10"
 DISK = '{host="lab", mountpoint="/", fstype="ext4"}'
 
 
@@ -54,6 +55,7 @@ def served(*rates: int) -> dict[str, str]:
     return {name % i: f"0+{rate}x400" for i, rate in enumerate(rates)}
 
 
+HOLDS = f'node_network_address_info{{host="%s", address="{ADDRESS}"}}'
 CERTIFICATE = 'vmlops_certificate_not_after_timestamp_seconds{host="lab"}'
 DOWN, UP = "0x400", "1x400"
 CASES = [
@@ -108,6 +110,11 @@ CASES = [
     Case("NginxDown", jobs("a", nginx=DOWN) | jobs("b", nginx=UP) | {'nginx_up{host="b"}': DOWN}, 1),
     Case("GatewayDown", jobs("a", nginx=DOWN) | jobs("b", nginx=UP) | {'nginx_up{host="b"}': UP}, 1),
     Case("GatewayDown", jobs("a", nginx=DOWN), 0),
+    Case("VirtualAddressTwice", {HOLDS % "a": UP, HOLDS % "b": UP}, 1),
+    Case("VirtualAddressTwice", {HOLDS % "a": "1x9 stale", HOLDS % "b": "_x9 1x400"}, 0),
+    Case("VirtualAddressLost", jobs("a", node=UP, nginx=UP) | jobs("b", node=DOWN, nginx=DOWN), 1),
+    Case("VirtualAddressLost", jobs("a", node=UP, nginx=UP) | jobs("b", node=DOWN, nginx=DOWN) | {HOLDS % "a": UP}, 0),
+    Case("VirtualAddressLost", jobs("a", node=UP, nginx=UP) | jobs("b", node=DOWN, nginx=UP), 0),
     # 10 % errors are 20 times the budget of 0.5 %: both pages and the ticket.
     Case("ErrorBudgetBurn", predictions(in_time=90, failed=10), 3, at="90m"),
     # 4 % are 8 times the budget: too slow for the one hour window.
@@ -186,7 +193,8 @@ def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The rendered rules as production has them (the lab's alerts are quicker), checked by promtool."""
     directory = tmp_path_factory.mktemp("rules")
     for name in ("recording.yml", "alerts.yml"):
-        text = render("prometheus", f"etc/prometheus/rules/{name}.j2", prometheus_alert_time_scale=1)
+        options = {"prometheus_alert_time_scale": 1, "vmlops_virtual_address": ADDRESS}
+        text = render("prometheus", f"etc/prometheus/rules/{name}.j2", **options)
         (directory / name).write_text(text)
     promtool("check", "rules", *sorted(directory.glob("*.yml")))
     return directory
@@ -228,6 +236,61 @@ def test_each_alert_is_seen_firing_and_silent(rules: Path) -> None:
     names = {rule["alert"] for rule in alerts(rules)}
     assert names == {case.alert for case in CASES if case.firing}
     assert names - {"Watchdog"} == {case.alert for case in CASES if not case.firing}
+
+
+def test_a_fleet_reads_right(rules: Path, tmp_path: Path) -> None:
+    """Two gateways, two API hosts with replicas of the same names, and one that watches."""
+    hosts = ["gateway1", "gateway2", "api1", "api2", "monitoring1"]
+    series = {f'up{{job="node", host="{host}"}}': UP for host in hosts}
+    for host in hosts:
+        disk = f'{{host="{host}", mountpoint="/", fstype="ext4"}}'
+        series |= {f"node_filesystem_avail_bytes{disk}": "30x400", f"node_filesystem_size_bytes{disk}": "100x400"}
+    # gateway2 answers as many requests as gateway1, and a fifth of them fail there.
+    for host, good, bad in (("gateway1", 50, 0), ("gateway2", 40, 10)):
+        series[f'up{{job="nginx", host="{host}"}}'] = UP
+        series[f'nginx_up{{host="{host}"}}'] = UP
+        for outcome, rate in (("in_time", good), ("late", 0), ("failed", bad), ("abandoned", 0)):
+            series[f'edge_predictions_total{{host="{host}", version="v1", outcome="{outcome}"}}'] = f"0+{rate}x400"
+        labels = f'host="{host}", version="v1", route="/predict"'
+        series[f'edge_requests_total{{{labels}, code="200"}}'] = f"0+{good}x400"
+        series[f'edge_requests_total{{{labels}, code="502"}}'] = f"0+{bad}x400"
+    for host in ("api1", "api2"):
+        for replica in ("v1@8001", "v1@8002"):
+            labels = f'host="{host}", version="v1", replica="{replica}"'
+            series[f'up{{job="api", {labels}}}'] = DOWN if (host, replica) == ("api2", "v1@8002") else UP
+            series[f'vmlops_requests_total{{{labels}, route="/predict", code="200"}}'] = "0+30x400"
+    expected: dict[str, dict[str, float]] = {
+        'slo:bad:ratio5m{slo="availability"}': {'slo:bad:ratio5m{slo="availability", version="v1"}': 0.1},
+        "round(edge:requests_all:rate5m * 60)": {"{}": 100},
+        "round(edge:requests_by_code:rate5m * 60)": {'{code="200"}': 90, '{code="502"}': 10},
+        "count(edge:nginx:up == 1)": {"{}": 2},
+        "count(api:requests:rate5m)": {"{}": 4},
+        "api:replicas_up:count": {'api:replicas_up:count{version="v1"}': 3},
+        "count by (host) (node:filesystem_in_use:ratio)": {f'{{host="{host}"}}': 1 for host in hosts},
+        'count by (host, replica) (ALERTS{alertname="ReplicaDown", alertstate="firing"})': {
+            '{host="api2", replica="v1@8002"}': 1
+        },
+    }
+    document = {
+        "rule_files": [str(rules / "recording.yml"), str(rules / "alerts.yml")],
+        "evaluation_interval": "1m",
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": [{"series": name, "values": values} for name, values in series.items()],
+                "promql_expr_test": [
+                    {
+                        "expr": expression,
+                        "eval_time": "20m",
+                        "exp_samples": [{"labels": labels, "value": value} for labels, value in samples.items()],
+                    }
+                    for expression, samples in expected.items()
+                ],
+            }
+        ],
+    }
+    (tmp_path / "test.yml").write_text(yaml.safe_dump(document, sort_keys=False))
+    promtool("test", "rules", tmp_path / "test.yml")
 
 
 # By whose absence the metrics with such names go away.
