@@ -59,7 +59,7 @@ class Machine:
 
     def client(self, **options: Any) -> httpx.Client:
         """Return a client of the gateway that verifies its certificate; ``options`` go to httpx.Client."""
-        options = {"auth": self.credentials, "timeout": 10, **options}
+        options = {"auth": self.credentials, "timeout": 10, "trust_env": False, **options}
         context = ssl.create_default_context(cafile=str(self.ca_file))
         return httpx.Client(base_url=self.url, verify=context, **options)
 

@@ -28,7 +28,7 @@ class Lab:
         self.name = f"vml-{hashlib.sha256(str(control).encode()).hexdigest()[:8]}"
         self.before: dict[str, Any] = {}
         self.variables = {
-            "lab_machine_seed": str(control),
+            "lab_seed": str(control),
             "lab_machine_control_dir": str(control),
             "lab_machine_forwarded_ports": [],
         }
@@ -52,19 +52,21 @@ def output(*command: str) -> list[str]:
     return subprocess.run([*SUDO, *command], check=True, capture_output=True, text=True).stdout.splitlines()
 
 
-def host_state() -> dict[str, Any]:
-    """What a machine could leave behind; other machines of this host are in it before and after."""
-    return {
-        "mounts": sorted(output("findmnt", "-rno", "TARGET")),
-        "devices": sorted(line.split()[0] for line in output("ip", "-br", "link")),
-        "addresses": sorted(line.split()[3] for line in output("ip", "-o", "-4", "addr")),
-        "tables": sorted(output("nft", "list", "tables")),
-        "forwarding": output("sysctl", "-n", "net.ipv4.ip_forward"),
-        "supervisors": len([line for line in output("ps", "-eo", "args") if line.startswith("systemd-nspawn ")]),
-        "cgroups": sorted(line for line in output("find", "/sys/fs/cgroup", "-maxdepth", "2", "-name", "vml-*")),
-        "runtime": sorted(output("sh", "-c", "[ ! -e /run/vmlops ] || ls /run/vmlops")),
-        "trees": sorted(output("ls", "/var/lib/vmlops")),
+def host_state(name: str) -> dict[str, Any]:
+    """What machines of the network ``name`` could leave behind; those of other clones come and go meanwhile."""
+    places = {
+        "mounts": output("findmnt", "-rno", "TARGET"),
+        "devices": output("ip", "-br", "link"),
+        "tables": output("nft", "list", "tables"),
+        "processes": output("ps", "-eo", "args"),
+        "cgroups": output("find", "/sys/fs/cgroup", "-maxdepth", "2"),
+        "runtime": output("sh", "-c", "[ ! -e /run/vmlops ] || find /run/vmlops"),
+        "trees": output("find", "/var/lib/vmlops", "-maxdepth", "1"),
     }
+    found = {place: sorted(line for line in lines if name in line) for place, lines in places.items()}
+    machines = any(line.startswith("vml-") for line in places["devices"])
+    # The last machine of the host puts it back.
+    return found if machines else found | {"forwarding": output("sysctl", "-n", "net.ipv4.ip_forward")}
 
 
 @pytest.fixture(scope="module")
@@ -72,14 +74,14 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """A started machine, and in ``lab.before`` what the host was like without it."""
     lab = Lab(tmp_path_factory.mktemp("lab") / "control")
     lab.bring("prepared")  # the base tree stays on purpose
-    lab.before = host_state()
+    lab.before = host_state(lab.name)
     lab.bring("started")
     yield lab
     lab.bring("absent")
 
 
 def supervisor(lab: Lab) -> str:
-    pids = output("pgrep", "-f", f"^systemd-nspawn .*--machine={lab.name} ")
+    pids = output("pgrep", "-f", f"^systemd-nspawn .*--machine={lab.name}-1 ")
     assert len(pids) == 1, pids
     return pids[0]
 
@@ -92,14 +94,14 @@ def test_started_machine_is_left_alone(lab: Lab) -> None:
 def test_stopped_machine_leaves_its_tree_only_and_comes_back_as_it_was(lab: Lab) -> None:
     lab.ssh("echo kept | sudo tee /var/lib/kept")
     lab.bring("stopped")
-    assert host_state() == {**lab.before, "trees": sorted([*lab.before["trees"], lab.name])}
+    assert host_state(lab.name) == {**lab.before, "trees": [f"/var/lib/vmlops/{lab.name}-1"]}
     lab.bring("started")
     assert lab.ssh("cat /var/lib/kept") == "kept"
 
 
 def half_made_tree(lab: Lab) -> None:
-    output("mkdir", "-p", f"/var/lib/vmlops/{lab.name}/root.part/etc")
-    output("mv", f"/var/lib/vmlops/{lab.name}/root", f"/var/lib/vmlops/{lab.name}/gone")
+    output("mkdir", "-p", f"/var/lib/vmlops/{lab.name}-1/root.part/etc")
+    output("mv", f"/var/lib/vmlops/{lab.name}-1/root", f"/var/lib/vmlops/{lab.name}-1/gone")
     killed_supervisor(lab)
 
 
@@ -111,11 +113,15 @@ def lost_address(lab: Lab) -> None:
     output("ip", "addr", "flush", "dev", lab.name)
 
 
+def unplugged_device(lab: Lab) -> None:
+    output("ip", "link", "set", f"{lab.name}-1", "nomaster")
+
+
 def lost_table(lab: Lab) -> None:
     output("nft", "delete", "table", "ip", lab.name)
 
 
-@pytest.mark.parametrize("damage", [half_made_tree, killed_supervisor, lost_address, lost_table])
+@pytest.mark.parametrize("damage", [half_made_tree, killed_supervisor, lost_address, unplugged_device, lost_table])
 def test_what_a_killed_run_left_behind_is_healed(lab: Lab, damage: Callable[[Lab], None]) -> None:
     damage(lab)
     lab.bring("started")
@@ -124,5 +130,5 @@ def test_what_a_killed_run_left_behind_is_healed(lab: Lab, damage: Callable[[Lab
 
 def test_removed_machine_leaves_nothing(lab: Lab) -> None:
     lab.bring("absent")
-    assert host_state() == lab.before
+    assert host_state(lab.name) == lab.before
     assert not lab.control.exists()

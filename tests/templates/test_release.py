@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from roles.api.library import vmlops_release as release
+from tests.paths import ROOT
 
 TARGET = {"python_version": "3.11", "architecture": "x86_64"}
 
@@ -26,6 +27,7 @@ def project(tmp_path: Path) -> Path:
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
+    (tmp_path / "host").symlink_to(ROOT / "host")
     return tmp_path
 
 

@@ -1,91 +1,105 @@
-"""Where `make start-project` runs the system, and why."""
+"""Where `make start-project` runs the system, and why; what is remembered of it."""
 
 from __future__ import annotations
 
-import shutil
-import subprocess
+import json
 from pathlib import Path
 
 import pytest
 
-from tests.paths import ROOT
+from host import providers
+from host.commands import ROOT, Problem
 
 
-@pytest.fixture
-def clone(tmp_path: Path) -> Path:
-    """The script in a folder of its own, beside commands that this host need not have."""
-    for name in ("scripts", "commands", ".lab"):
-        (tmp_path / name).mkdir()
-    shutil.copy(ROOT / "scripts/choose-provider", tmp_path / "scripts")
-    for name in ("sh", "sed", "grep", "dirname"):
-        (tmp_path / "commands" / name).symlink_to(str(shutil.which(name)))
-    return tmp_path
-
-
-def put(path: Path, body: str) -> None:
-    path.write_text(f"#!/bin/sh\n{body}\n")
-    path.chmod(0o755)
-
-
-def choose(clone: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [str(clone / "scripts/choose-provider"), *arguments]
-    environment = {"PATH": str(clone / "commands")}
-    return subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
-
-
-def test_without_vagrant_it_is_the_lab_machine(clone: Path) -> None:
-    result = choose(clone)
-    assert (result.stdout, result.stderr) == ("lab\n", "PROVIDER=lab: Vagrant is not installed\n")
+def have(monkeypatch: pytest.MonkeyPatch, *commands: str, plugin: bool = False, kvm: bool = False) -> None:
+    """Let the host have these commands, Vagrant's libvirt plugin, and hardware virtualization that works."""
+    monkeypatch.setattr(providers, "find", lambda name: f"/usr/bin/{name}" if name in commands else None)
+    monkeypatch.setattr(providers, "output", lambda *words: "vagrant-libvirt (0.11.2, system)\n" if plugin else "")
+    monkeypatch.setattr(providers, "kvm_works", lambda: kvm)
+    monkeypatch.setattr(providers, "has_virtualization_flag", lambda: kvm)
 
 
 @pytest.mark.parametrize(
-    ("kvm_works", "plugin", "provider", "reason"),
+    ("commands", "kvm", "plugin", "provider", "reason"),
     [
-        (True, True, "libvirt", "hardware virtualization works"),
-        (False, True, "lab", "hardware virtualization does not work here"),
-        (True, False, "lab", "neither its libvirt plugin nor VirtualBox"),
+        ([], True, True, "lab", "Vagrant is not installed"),
+        (["vagrant"], True, True, "libvirt", "hardware virtualization works"),
+        (["vagrant"], False, True, "lab", "hardware virtualization does not work here"),
+        (["vagrant"], True, False, "lab", "neither its libvirt plugin nor VirtualBox"),
+        (["vagrant", "VBoxManage"], True, False, "virtualbox", "Vagrant and VirtualBox are installed"),
+        (["vagrant", "VBoxManage"], False, False, "lab", "hardware virtualization does not work here"),
     ],
 )
-def test_vagrant_is_used_with_hardware_virtualization_only(
-    clone: Path, kvm_works: bool, plugin: bool, provider: str, reason: str
+def test_choice_and_its_reason(
+    commands: list[str],
+    kvm: bool,
+    plugin: bool,
+    provider: str,
+    reason: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    put(clone / "commands/vagrant", "echo 'vagrant-libvirt (0.11.2, system)'" if plugin else ":")
-    put(clone / "scripts/kvm-works", f"exit {int(not kvm_works)}")
-    result = choose(clone)
-    assert result.stdout == f"{provider}\n"
-    assert len(result.stderr.splitlines()) == 1
-    assert reason in result.stderr
+    have(monkeypatch, *commands, plugin=plugin, kvm=kvm)
+    assert providers.choose("", "") == provider
+    said = capsys.readouterr().err
+    assert said.startswith(f"PROVIDER={provider}: ")
+    assert reason in said
+    assert said.count("\n") == 1
 
 
-@pytest.mark.parametrize("provider", ["lab", "libvirt", "virtualbox"])
-def test_what_was_asked_for_is_taken_without_a_word(clone: Path, provider: str) -> None:
-    result = choose(clone, provider)
-    assert (result.stdout, result.stderr) == (f"{provider}\n", "")
+@pytest.mark.parametrize("provider", providers.PROVIDERS)
+def test_what_was_asked_for_or_is_there_is_taken_without_a_word(
+    provider: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert providers.choose(provider, "") == providers.choose("", provider) == providers.choose(provider, provider)
+    assert capsys.readouterr().err == ""
 
 
-def test_a_machine_that_is_there_goes_on(clone: Path) -> None:
-    (clone / ".lab/settings.mk").write_text("PROVIDER ?= libvirt\nHTTPS_PORT ?= 8443\n")
-    assert choose(clone).stdout == choose(clone, "libvirt").stdout == "libvirt\n"
+def test_an_unknown_provider_is_refused() -> None:
+    with pytest.raises(Problem, match="PROVIDER=docker is not known"):
+        providers.choose("docker", "")
 
 
 @pytest.mark.parametrize(
-    ("there", "asked", "complaint"),
-    [("", "docker", "PROVIDER=docker is not known"), ("libvirt", "lab", "make destroy-project first")],
+    ("asked", "there"),
+    [
+        ({"PROVIDER": "lab"}, {"PROVIDER": "libvirt", "SUITE": ""}),
+        ({"SUITE": "trixie"}, {"PROVIDER": "lab", "SUITE": ""}),
+        ({"SUITE": "trixie"}, {"PROVIDER": "lab", "SUITE": "bookworm"}),
+    ],
 )
-def test_what_cannot_be_is_refused_in_one_line(clone: Path, there: str, asked: str, complaint: str) -> None:
-    if there:
-        (clone / ".lab/settings.mk").write_text(f"PROVIDER ?= {there}\n")
-    result = choose(clone, asked)
-    assert (result.returncode, result.stdout, len(result.stderr.splitlines())) == (1, "", 1)
-    assert complaint in result.stderr
+def test_another_machine_than_the_one_that_is_there_is_refused(asked: dict[str, str], there: dict[str, str]) -> None:
+    with pytest.raises(Problem, match=r"this clone has a machine made with.*: make destroy-project first"):
+        providers.check_unchanged(asked, there)
+    providers.check_unchanged(asked, {})
+    providers.check_unchanged({"SUITE": ""}, there)
 
 
-def test_kvm_is_believed_only_if_the_processor_and_a_guest_say_so() -> None:
-    status = subprocess.run([ROOT / "scripts/kvm-works"], check=False).returncode
-    flags = next(
-        (line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")), ""
-    ).split()
-    print(f"kvm-works: {status}; flag: {sorted({'vmx', 'svm'} & set(flags))}; device: {Path('/dev/kvm').exists()}")
-    assert status in (0, 1)
-    if not {"vmx", "svm"} & set(flags):
-        assert status == 1
+def test_kvm_is_believed_only_with_the_processors_flag_and_the_device(tmp_path: Path) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("processor\t: 0\nflags\t\t: fpu vme svm_lock\n")
+    assert not providers.has_virtualization_flag(cpuinfo)
+    cpuinfo.write_text("processor\t: 0\nflags\t\t: fpu svm vme\n")
+    assert providers.has_virtualization_flag(cpuinfo)
+    assert not providers.kvm_works(device=tmp_path / "none")
+
+
+def test_ports_come_from_the_environment_else_from_the_machine_that_is_there(tmp_path: Path) -> None:
+    file = tmp_path / ".lab/settings.json"
+    assert providers.settings({}, providers.remembered(file)) == {**providers.PORTS, "PROVIDER": "lab", "SUITE": ""}
+    first = providers.settings({"HTTPS_PORT": "8443", "PROVIDER": "libvirt"}, {})
+    providers.remember(first, file)
+    assert providers.settings({"HTTP_PORT": "8080", "HTTPS_PORT": ""}, providers.remembered(file)) == {
+        **providers.PORTS,
+        "HTTPS_PORT": "8443",
+        "HTTP_PORT": "8080",
+        "PROVIDER": "libvirt",
+        "SUITE": "",
+    }
+
+
+def test_vagrantfile_and_programs_share_one_list_of_boxes() -> None:
+    boxes = json.loads((ROOT / "host/boxes.json").read_text())
+    assert set(boxes) == set(providers.PROVIDERS) - {"lab"}
+    assert all(len(box) == 2 for box in boxes.values())
+    assert "host/boxes.json" in (ROOT / "Vagrantfile").read_text()

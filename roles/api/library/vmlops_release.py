@@ -70,14 +70,15 @@ def release_id(files: dict[str, Path], target: dict[str, str]) -> str:
     return digest.hexdigest()[:12]
 
 
-def install_wheels(files: list[Path], site_packages: Path, target: dict[str, str]) -> None:
-    command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--no-deps", "--require-hashes"]
+def install_wheels(project: Path, files: list[Path], site_packages: Path, target: dict[str, str]) -> None:
+    # The repository's own way to uv: with the settings that pip has on this computer.
+    command = [sys.executable, "-m", "host", "uv", "pip", "install", "--quiet", "--no-deps", "--require-hashes"]
     command += ["--only-binary", ":all:", "--link-mode", "copy", "--python", sys.executable]
     command += ["--python-version", target["python_version"], "--target", str(site_packages)]
     command += ["--python-platform", PLATFORM.format(architecture=target["architecture"])]
     for path in files:
         command += ["--requirements", str(path)]
-    result = subprocess.run(command, check=False, capture_output=True, text=True)
+    result = subprocess.run(command, cwd=project, check=False, capture_output=True, text=True)
     if result.returncode != 0:
         names = ", ".join(path.name for path in files)
         raise ReleaseError(f"the wheels of {names} could not be fetched: {result.stderr.strip()}")
@@ -121,7 +122,9 @@ def make_release(project: Path, dest: Path, target: dict[str, str], check_mode: 
         for name, path in files.items():
             (tree / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, tree / name)
-        install_wheels(locks, tree / "venv" / "lib" / f"python{target['python_version']}" / "site-packages", target)
+        install_wheels(
+            project, locks, tree / "venv" / "lib" / f"python{target['python_version']}" / "site-packages", target
+        )
         (tree / "release.json").write_text(json.dumps({"id": identity, **target}, indent=2) + "\n")
         write_archive(tree, identity, archive)
     return True, identity, archive

@@ -119,6 +119,15 @@ def addresses_can_be_reached(case: Case) -> Iterator[str]:
                 yield f"vmlops_address is {address} for {case.host} and for {host}: give each host its own"
 
 
+def shared_address_is_free(case: Case) -> Iterator[str]:
+    shared = case.settings["vmlops_virtual_address"]
+    if shared and not is_address(shared):
+        yield f"vmlops_virtual_address is {shared!r}: must be an IP address, IPv6 without brackets"
+    for host, address in case.addresses.items():
+        if shared == address:
+            yield f"vmlops_virtual_address is {shared}, which is {host}'s own: give the gateways an address that no host has"
+
+
 def is_name(text: str) -> bool:
     """Whether a text is a host name, in any script; ``*.`` may stand in front."""
     labels = text.removeprefix("*.").removesuffix(".").split(".")
@@ -193,6 +202,7 @@ RULES = (
     somebody_may_enter,
     receivers_exist,
     addresses_can_be_reached,
+    shared_address_is_free,
     server_names_are_names,
     networks_are_networks,
     certificate_can_be_had,

@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from host.commands import ask_become_pass
 from tests.paths import ROOT
 
 INVENTORY = Path(__file__).with_name("inventory")
@@ -82,9 +83,7 @@ class Machine:
         self.lab("absent")
 
     def lab(self, state: str) -> dict[str, Any]:
-        # Where sudo wants a password, make says so (--ask-become-pass).
-        asked = os.environ.get("ASK_BECOME_PASS", "").split()
-        return playbook("playbooks/lab.yml", "-e", f"lab_machine_state={state}", *asked)
+        return playbook("playbooks/lab.yml", "-e", f"lab_machine_state={state}", *ask_become_pass())
 
     def ssh(self, command: str, data: bytes = b"") -> bytes:
         mux = ["-o", "ControlMaster=auto", "-o", f"ControlPath={CONTROL}/mux", "-o", "ControlPersist=60"]
@@ -145,11 +144,11 @@ def fetch(environment: str, python_version: str) -> Path:
     if mark.exists() and mark.read_text() == wanted:
         return tree / "site-packages"
     shutil.rmtree(tree, ignore_errors=True)
-    command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--no-deps", "--require-hashes"]
+    command = [sys.executable, "-m", "host", "uv", "pip", "install", "--quiet", "--no-deps", "--require-hashes"]
     command += ["--only-binary", ":all:", "--python", sys.executable, "--python-version", python_version]
     command += ["--python-platform", f"{os.uname().machine}-manylinux_2_28"]
     command += ["--target", str(tree / "site-packages"), "--requirements", str(lock)]
-    result = subprocess.run(command, check=False, capture_output=True, text=True)
+    result = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
     if result.returncode:
         lines = [line for line in result.stderr.strip().splitlines() if line.strip()]
         raise MachineError(f"{lock.name} cannot be installed: {' '.join(lines)[-300:]}")

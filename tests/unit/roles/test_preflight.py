@@ -239,6 +239,16 @@ def test_hosts_of_a_cluster_have_addresses_of_their_own(address: str, other: str
     assert found == [] if expected is None else expected in found[0]
 
 
+@pytest.mark.parametrize(
+    ("shared", "expected"),
+    [("", None), ("10.0.0.9", None), ("10.0.0.2", "which is two's own"), ("gate", "must be an IP address")],
+)
+def test_gateways_share_an_address_that_no_host_has(shared: str, expected: str | None) -> None:
+    changes = {"vmlops_address": "10.0.0.1", "vmlops_virtual_address": shared}
+    found = problems(changes, CLUSTER, others={"two": "10.0.0.2"})
+    assert found == [] if expected is None else expected in found[0]
+
+
 def test_a_group_without_hosts_is_named() -> None:
     (line,) = problems({}, {"all": ["one"], "api": ["one"]})
     assert line == "the inventory has no host in the group gateway: name at least one"

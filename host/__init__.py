@@ -1,0 +1,4 @@
+"""What the Makefile calls: the packages, the virtual environment and the machine of this clone.
+
+Standard library only, because it runs before .venv exists. ``python3 -m host`` lists the verbs.
+"""

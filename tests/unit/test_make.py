@@ -1,0 +1,95 @@
+"""What a person gives to make reaches the program as it was typed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.paths import ROOT
+
+ODD = [
+    "cd /x; rm -rf y",
+    "echo $HOME \"two  blanks\" 'x' `id` $(id) \\ & | > out # c",
+    "first\nsecond",
+    "modèle",
+]
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A clone with a lab machine, in which ssh, curl, python and pytest write down how they were called."""
+    shutil.copytree(ROOT / "host", tmp_path / "host")
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / ".lab/lab").mkdir(parents=True)
+    (tmp_path / ".lab/lab/ssh_config").write_text("Host lab\n  HostName 10.213.0.2\n")
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    requirements = tmp_path / "requirements"
+    requirements.mkdir()
+    for name in ("bootstrap", "control", "train", "test", "api"):
+        (requirements / f"{name}.txt").touch()
+    for mark in (".venv/control", ".venv/test"):
+        (tmp_path / mark).touch()
+    called = "[*sys.argv[1:], os.environ['no_proxy']]"
+    recorder = f"#!/usr/bin/python3\nimport json, os, sys\njson.dump({called}, open('called', 'w'))\n"
+    for name in ("ssh", "curl", "python", "pytest", "ansible-playbook"):
+        (tmp_path / ".venv/bin" / name).write_text(recorder)
+        (tmp_path / ".venv/bin" / name).chmod(0o755)
+    return tmp_path
+
+
+def make(clone: Path, *arguments: str, **environment: str) -> list[str]:
+    """Run make and return how the program that it came to was called."""
+    result = subprocess.run(
+        ["make", *arguments],
+        cwd=clone,
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**{name: os.environ[name] for name in ("PATH", "HOME")}, **environment},
+    )
+    assert result.returncode == 0, result.stderr
+    called: list[str] = json.loads((clone / "called").read_text())
+    return called
+
+
+@pytest.mark.parametrize("command", ODD)
+def test_ssh_passes_any_command_as_it_stands(command: str, clone: Path) -> None:
+    expected = ["-F", str(clone / ".lab/lab/ssh_config"), "lab", command]
+    assert make(clone, "ssh", f"CMD={command}")[:-1] == expected
+    assert make(clone, "ssh", CMD=command)[:-1] == expected
+
+
+def test_ssh_without_a_command_logs_in(clone: Path) -> None:
+    assert make(clone, "ssh")[:-1] == ["-F", str(clone / ".lab/lab/ssh_config"), "lab"]
+
+
+@pytest.mark.parametrize("path", ODD)
+@pytest.mark.parametrize(
+    ("target", "variable", "option"),
+    [("model", "DATA", "--data"), ("model-import", "MODEL", "--model"), ("compare-models", "DATA", "--data")],
+)
+def test_path_reaches_the_program_in_one_piece(path: str, target: str, variable: str, option: str, clone: Path) -> None:
+    called = make(clone, target, f"{variable}={path}")
+    assert called[called.index(option) + 1] == path
+
+
+def test_environment_is_one_word(clone: Path) -> None:
+    assert make(clone, "provision", "ENVIRONMENT=x; touch y")[:2] == ["-i", "inventory/x; touch y"]
+    assert make(clone, "deploy")[:2] == ["-i", "inventory/lab"]
+
+
+def test_the_machine_is_never_asked_through_a_proxy(clone: Path) -> None:
+    assert make(clone, "test-api")[-1] == "localhost,127.0.0.1"
+    assert make(clone, "test-api", no_proxy=".corp,10.0.0.1")[-1] == "localhost,127.0.0.1,.corp,10.0.0.1"
+
+
+def test_prediction_is_asked_for_at_the_port_of_the_machine(clone: Path) -> None:
+    (clone / ".lab/settings.json").write_text('{"PROVIDER": "lab", "HTTPS_PORT": "9443"}')
+    called = make(clone, "test-api-debug")
+    assert "https://localhost:9443/predict" in called
+    assert "X-Experiment-Group: debug" in called
