@@ -101,7 +101,20 @@ def constants() -> dict[str, float]:
 ALERT = 'ALERTS{alertname="ReplicaDown",alertstate="firing",severity="warning",replica="v1@8002"}'
 
 
-def samples(*alerts: str) -> str:
+ONE = {"": ["lab"]}
+# By the beginning of a series' name, the machines of a fleet that have it; the rest is of all of them together.
+FLEET = {
+    "node": ["api1", "api2", "gateway1", "gateway2", "monitoring1"],
+    "nginx": ["gateway1", "gateway2"],
+    "edge:certificate": ["gateway1", "gateway2"],
+    "api:requests": ["api1", "api2"],
+    "process": ["api1", "api2"],
+    "up": ["api1", "api2"],
+    "vmlops_model_info": ["api1", "api2"],
+}
+
+
+def samples(*alerts: str, hosts: dict[str, list[str]] = ONE) -> str:
     """The last hour of all that the pages query, every 15 seconds, in OpenMetrics' format."""
     now = time.time()
     moving, still = gauges(), constants() | dict.fromkeys(alerts, 1.0)
@@ -113,8 +126,10 @@ def samples(*alerts: str) -> str:
             values[series] = middle * (1 + 0.12 * math.sin(at / 500 + number) + 0.04 * math.sin(at / 70 + 3 * number))
         for series, value in values.items():
             name, _, labels = series.partition("{")
-            labels = ",".join(part for part in ('host="lab"', labels.rstrip("}")) if part)
-            lines.append(f"{name}{{{labels}}} {value} {at:.3f}")
+            for host in next((hosts[start] for start in hosts if name.startswith(start)), [""]):
+                own = f'host="{host}"' if host else ""
+                all_labels = ",".join(part for part in (own, labels.rstrip("}")) if part)
+                lines.append(f"{name}{{{all_labels}}} {value} {at:.3f}")
     return "\n".join([*lines, "# EOF\n"])
 
 
@@ -169,6 +184,12 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with prometheus(tmp_path_factory.mktemp("fleet"), samples(hosts=FLEET)) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
 def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with prometheus(tmp_path_factory.mktemp("empty")) as address:
         yield address
@@ -205,15 +226,18 @@ def open_console(browser: Browser, complaints: list[str]) -> Iterator[OpenConsol
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_every_figure_is_drawn(full: str, open_console: OpenConsole, name: str) -> None:
-    page = open_console(full, name)
+@pytest.mark.parametrize("data", ["full", "fleet"])
+def test_every_figure_is_drawn(request: pytest.FixtureRequest, data: str, open_console: OpenConsole, name: str) -> None:
+    page = open_console(request.getfixturevalue(data), name)
     assert page.get_attribute("body", "data-drawn") == str(FIGURES[name])
     figures = page.locator("figure")
     expect(figures).to_have_count(FIGURES[name])
     for figure in figures.all():
         print(figure.inner_text().replace("\n", " | "))
         paths = figure.locator("svg path")
-        assert paths.count() == figure.locator("li").count() > 0
+        names = [text.partition(":")[0] for text in figure.locator("li").all_inner_texts()]
+        assert paths.count() == len(names) == len(set(names)) > 0  # each line has a name of its own
+        assert "all" not in names, "a series without any of the labels that name it"
         # Rates need two samples, so that a line may begin a little late; of 538 units of width it has nearly all.
         assert all(width > 500 for width in paths.evaluate_all("paths => paths.map(path => path.getBBox().width)"))
     text = page.inner_text("body")
@@ -247,6 +271,20 @@ def test_the_model_page_lists_what_runs(full: str, open_console: OpenConsole) ->
     print(cells)
     assert cells[-1] == "41.2%"
     assert all(cell.endswith("%") for cell in cells[1:])
+
+
+def test_five_machines_are_told_apart(fleet: str, open_console: OpenConsole) -> None:
+    page = open_console(fleet, "vmlops-machine")
+    for title, wanted in (("CPU in use", FLEET["node"]), ("Memory in use", FLEET["node"])):
+        figure = page.locator("figure", has=page.get_by_text(title, exact=True))
+        names = [text.partition(":")[0] for text in figure.locator("li").all_inner_texts()]
+        assert names == wanted
+    page = open_console(fleet, "vmlops-model")
+    rows = [row.split("\t")[:2] for row in page.locator("table").first.locator("tr").all_inner_texts()[1:]]
+    assert rows == [[host, replica] for host in FLEET["api:requests"] for replica in REPLICAS]
+    page = open_console(fleet, "vmlops")
+    tiles = dict(tile.split("\n")[:2] for tile in page.locator(".tiles > div").all_inner_texts())
+    assert tiles["Certificate"] == "83 days"
 
 
 def test_links_lead_to_the_pages(full: str, open_console: OpenConsole) -> None:
