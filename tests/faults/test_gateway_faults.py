@@ -130,7 +130,7 @@ def test_every_variable_can_be_changed_under_load(tmp_path: Path, host: Any, loa
         gateway_burst: 20
         gateway_guess_rate: 3
         gateway_connections: 100
-        gateway_exempt_networks: [127.99.0.0/16]
+        vmlops_exempt_networks: [127.99.0.0/16]
         gateway_canary_percent: 10
         gateway_shadow_percent: 50
         gateway_upstream_read_seconds: 9

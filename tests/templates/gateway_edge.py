@@ -32,7 +32,7 @@ from tests.templates.render import evaluate, render
 TOOLS = ROOT / "build/tools"
 NGINX = str(TOOLS / "usr/sbin/nginx")
 # Workers that change their user could not read the directory of a test.
-USER = "user root;" if os.geteuid() == 0 else ""
+USER = "root" if os.geteuid() == 0 else ""
 USERS = [{"name": "admin", "password": "admin"}]
 OPERATORS = [{"name": "operator", "password": "watch"}]
 
@@ -57,45 +57,47 @@ def certificate(directory: Path) -> None:
     (directory / "server.key").write_bytes(pem)
 
 
-def write_tree(directory: Path, http: int = 80, https: int = 443, **options: Any) -> None:
-    """The tree as the role renders it with `options`, its paths and ports moved to `directory` and loopback."""
-    options = {
+def places(directory: Path, http: int, https: int) -> dict[str, Any]:
+    """The role's variables that say where nginx listens, what it loads and where it writes: below `directory` and on loopback."""
+    return {
         "vmlops_tls_certificate": str(directory / "server.crt"),
         "vmlops_tls_key": str(directory / "server.key"),
         "vmlops_http_port": http,
         "vmlops_https_port": https,
-        "gateway_users": USERS,
-        "gateway_operators": OPERATORS,
-    } | options
-    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    moves = {
-        "user www-data;": USER,
-        "pid pid;": f"pid pid;\n{USER}",
-        "http {\n    include": "http {\n"
-        + "".join(f"{kind}_temp_path {directory}/{kind};\n" for kind in kinds)
-        + "include",
-        "/etc/nginx/mime.types": f"{TOOLS}/etc/nginx/mime.types",
-        "/usr/lib/nginx/modules": f"{TOOLS}/usr/lib/nginx/modules",
-        "/etc/nginx/vmlops.": f"{directory}/vmlops.",
-        "/var/log/nginx": f"{directory}/log",
-        "/run/": f"{directory}/run/",
-        "/usr/share/vmlops/www": f"{ROOT}/roles/gateway/files/www",
-        "listen 80": f"listen 127.0.0.1:{http}",
-        "listen [::]:80": f"listen [::1]:{http}",
-        "listen 443": f"listen 127.0.0.1:{https}",
-        "listen [::]:443": f"listen [::1]:{https}",
+        "vmlops_access_log": str(directory / "log/vmlops.access.json"),
+        "_gateway_user": USER,
+        "_gateway_http_listen": [f"127.0.0.1:{http}", f"[::1]:{http}"],
+        "_gateway_https_listen": [f"127.0.0.1:{https}", f"[::1]:{https}"],
+        "_gateway_modules": str(TOOLS / "usr/lib/nginx/modules"),
+        "_gateway_mime_types": str(TOOLS / "etc/nginx/mime.types"),
+        "_gateway_accounts": str(directory),
+        "_gateway_pid": str(directory / "run/nginx.pid"),
+        "_gateway_verdicts": str(directory / "run/vmlops-verdicts"),
+        "_gateway_verifier": str(directory / "run/vmlops-verifier"),
+        "_gateway_temp": str(directory),
+        "_gateway_error_log": str(directory / "log/error.log"),
+        "_gateway_www": str(ROOT / "roles/gateway/files/www"),
     }
+
+
+def write_tree(directory: Path, http: int = 80, https: int = 443, **options: Any) -> None:
+    """The tree as the role renders it with `options`, for `directory` and loopback."""
+    options = places(directory, http, https) | {"gateway_users": USERS, "gateway_operators": OPERATORS} | options
     for place in ("log", "run/vmlops-verifier", "vmlops"):
         (directory / place).mkdir(parents=True, exist_ok=True)
     tree: dict[str, str] = evaluate("_gateway_tree", "gateway", **options)
     for name, text in tree.items():
-        for old, new in moves.items():
-            text = text.replace(old, new)
         (directory / name).write_text(text)
-    (directory / "vmlops.key").write_text('map "" $verdict_key { default 0123456789abcdef; }\n')
+    write_accounts(directory, **options)
+
+
+def write_accounts(directory: Path, *, derive: bool = True, **options: Any) -> None:
+    """Who may use what, and, with `derive`, what nginx knows of it."""
     for realm in ("users", "operators"):
         item = {"name": realm, "accounts": options[f"gateway_{realm}"]}
         (directory / f"vmlops.{realm}").write_text(render("gateway", "etc/nginx/users", item=item, **options))
+    if derive:
+        subprocess.run([ROOT / "roles/gateway/files/vmlops-accounts", directory], check=True)
 
 
 def gateway_command(directory: Path, *arguments: str) -> list[str]:
@@ -113,7 +115,8 @@ def gateway_command(directory: Path, *arguments: str) -> list[str]:
 
 def verifier_command(directory: Path, *arguments: str) -> list[str]:
     prefix, main = directory / "run/vmlops-verifier", directory / "vmlops/verifier.conf"
-    return [NGINX, "-p", str(prefix), "-e", "stderr", "-c", str(main), *arguments]
+    user = ["-g", f"user {USER};"] if USER else []
+    return [NGINX, "-p", str(prefix), "-e", "stderr", "-c", str(main), *user, *arguments]
 
 
 def check(directory: Path) -> str:

@@ -44,10 +44,11 @@ def facts(distribution: str) -> dict[str, Any]:
 
 
 def variables(
-    role: str, *, distribution: str = "Debian-12", environment: str = "lab", **overrides: object
+    role: str, *, distribution: str = "Debian-12", environment: str | Path = "lab", **overrides: object
 ) -> dict[str, Any]:
     """What a task of the role sees on the environment's first host: role defaults < group_vars < facts < role vars < overrides.
 
+    `environment` is a folder of inventory/, or the path of another inventory.
     `overrides` are plain values or templates, as with --extra-vars.
     """
     loader = DataLoader()

@@ -13,8 +13,9 @@ import yaml
 from ansible.module_utils.testing import patch_module_args
 
 from roles.gateway.library import nginx_tree
+from tests.load.bench import gateway
 from tests.paths import ROOT
-from tests.templates.gateway_edge import NGINX, certificate, check, write_tree
+from tests.templates.gateway_edge import NGINX, certificate, check, places, write_tree
 from tests.templates.render import DISTRIBUTIONS, evaluate, variables
 
 ROLE = ROOT / "roles/gateway"
@@ -29,8 +30,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "canary": {"gateway_canary_percent": 12.5},
     "all canary": {"gateway_canary_percent": 100},
     "shadow": {"gateway_shadow_percent": 100},
-    "exempt": {"gateway_exempt_networks": ["10.0.0.0/8", "fd00::/8"]},
+    "exempt": {"vmlops_exempt_networks": ["10.0.0.0/8", "fd00::/8"]},
     "no hsts": {"gateway_hsts_seconds": 0},
+    "load balancer": {"vmlops_load_balancers": ["10.0.0.0/8", "fd00::/8"]},
+    "cors": {"gateway_cors_origins": ["https://pages.example.org"]},
     "no IPv6": {"_gateway_ipv6": False},
     "names": {"vmlops_server_names": ["api.example.org", "api.example.org", "2001:db8::1", "*.example.net"]},
     "two hosts, no v2": {"vmlops_endpoints": TWO_HOSTS},
@@ -63,6 +66,22 @@ def test_http2_as_each_distributions_nginx_wants_it(tmp_path: Path, distribution
 def test_every_distribution_has_the_same_variables() -> None:
     keys = {name: sorted(yaml.safe_load((ROLE / f"vars/{name}.yml").read_text())) for name in DISTRIBUTIONS}
     assert len({str(value) for value in keys.values()}) == 1, keys
+
+
+def test_the_benchmark_renders_the_same_tree_for_other_ports(tmp_path: Path) -> None:
+    certificate(tmp_path)
+    write_tree(tmp_path, 18080, 18443)
+    upstreams = {9601: (8001, 8002), 9602: (8003,)}
+    elsewhere = places(tmp_path, 18080, 18443)
+    del elsewhere["_gateway_https_listen"], elsewhere["_gateway_http_listen"]
+    for name, text in gateway.tree("10.0.0.9", upstreams, "1.22.1", 9190, "{}", **elsewhere).items():
+        (tmp_path / name.removeprefix(f"{gateway.DIRECTORY[1:]}/")).write_text(text)
+    assert check(tmp_path) == ""
+    assert "listen 9601 ssl http2;" in (tmp_path / "vmlops/server.conf").read_text()
+    replicas = re.findall(
+        r"upstream (api_\d+)|server 127.0.0.1:(\d+) ", (tmp_path / "vmlops/upstreams.conf").read_text()
+    )
+    assert ["".join(found) for found in replicas] == ["api_9601", "8001", "8002", "api_9602", "8003"]
 
 
 def test_another_replica_is_one_line(tmp_path: Path) -> None:

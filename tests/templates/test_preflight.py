@@ -59,14 +59,14 @@ def run_site(
                 "gateway_operators": [{"name": "operator", "pasword": SECRET}],
                 "vmlops_ports": {"grafana": 3001},
             },
-            ["-e", "gateway_ocsp_stapling=false", "-e", "gateway_exempt_networks=10.0.0.0/8"],
+            ["-e", "gateway_ocsp_stapling=false", "-e", "vmlops_exempt_networks=10.0.0.0/8"],
             [
                 "missing setting grafana_admin_password (",
                 "gateway_users cannot be evaluated: 'vault_reader' is undefined",
                 "unknown setting gateway_operators[0].pasword: did you mean password?",
                 "vmlops_ports has no nginx_status",
                 "gateway_ocsp_stapling is the text 'false', true or false is needed",
-                "gateway_exempt_networks is the text '10.0.0.0/8', a list is needed",
+                "vmlops_exempt_networks is the text '10.0.0.0/8', a list is needed",
             ],
         ),
         (

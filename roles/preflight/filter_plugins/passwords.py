@@ -10,16 +10,16 @@ from functools import cache
 from typing import Any
 
 SHORTEST = 12  # characters
-LONGEST = 512  # bytes: CRYPT_MAX_PASSPHRASE_SIZE of libxcrypt, which checks passwords on the target
+LONGEST = 510  # bytes of name, colon and password: what the gateway reads; crypt(3) takes 511 of the password
 REMEDY = "choose another, and keep it in a file encrypted with ansible-vault"
 
 
-def unusable(password: str) -> str:
+def unusable(password: str, name: str) -> str:
     """Return why a password can be sent by no client or kept by no hash; empty where it can."""
     if re.search(r"[\x00-\x1f\x7f]", password):
         return "has a control character, which HTTP's basic authentication forbids (RFC 7617)"
-    if len(password.encode()) > LONGEST:
-        return f"has more than the {LONGEST} bytes that crypt(3) takes"
+    if len(f"{name}:{password}".encode()) > LONGEST:
+        return f"has, with the name and a colon, more than the {LONGEST} bytes that the gateway reads"
     return ""
 
 
@@ -82,7 +82,7 @@ def password_problems(settings: Mapping[str, Any], known: list[str]) -> list[str
     problems = []
     for what, account in accounts(settings):
         name, password, hashed = account["name"], account.get("password", ""), account.get("hash", "")
-        fault = unusable(password)
+        fault = unusable(password, name)
         if not fault and not weak_allowed:
             if hashed:
                 fault = "is known to everybody" if known_behind(hashed, name, known) else ""

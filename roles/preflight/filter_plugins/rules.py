@@ -149,11 +149,12 @@ def server_names_are_names(case: Case) -> Iterator[str]:
 
 
 def networks_are_networks(case: Case) -> Iterator[str]:
-    for network in case.settings["gateway_exempt_networks"]:
-        try:
-            ip_network(network)
-        except ValueError as error:
-            yield f"gateway_exempt_networks: {error}"
+    for setting in ("vmlops_exempt_networks", "vmlops_load_balancers"):
+        for network in case.settings[setting]:
+            try:
+                ip_network(network)
+            except ValueError as error:
+                yield f"{setting}: {error}"
 
 
 def certificate_can_be_had(case: Case) -> Iterator[str]:

@@ -4,7 +4,8 @@ A machine of its own is made as `make start-project` makes one, loaded from this
 
     stacks.py   what is measured: our stack, a reference, peers, limits
     machine.py  the machine, how it is provisioned (timed), and what runs there
-    agent.py    what is done on the machine itself: CPU and memory of units, starts, the gateways of the others
+    gateway.py  the copies of our gateway for the others, rendered from the role
+    agent.py    what is done on the machine itself: CPU and memory of units, starts, the gateway of the reference
     load.py     wrk, and a generator of our own for a given rate
     growth.py   how cost grows
     report.py   docs/benchmarks.md and its pictures

@@ -20,7 +20,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from tests.load.bench import growth, load, machine, report, stacks
+from tests.load.bench import gateway, growth, load, machine, report, stacks
 from tests.load.bench.machine import CONTROL, WORK, Machine, MachineError
 from tests.load.bench.stacks import Stack
 from tests.paths import ROOT
@@ -160,19 +160,17 @@ def install(bench: Bench) -> list[Stack]:
     present = [stack for stack in stacks.OTHERS if usable[stack.environment]]
     for stack in present:
         files |= stack.unit_files()
-    with bench.attempt("copying to the machine"):
-        here.put(files)
     upstreams = {
         stack.gateway_port: stack.unit_ports for stack in present if stack.gateway_units == (stacks.GATEWAY_UNIT,)
     }
     for count in growth.REPLICAS:
         upstreams[growth.FIRST_GATEWAY_PORT + count] = tuple(8000 + n for n in range(1, count + 1))
-    here.ask(
-        "gateway",
-        upstreams=upstreams,
-        constant_port=stacks.CONSTANT,
-        constant='{"prediction":"neutral","model_version":"000000000000"}',
-    )
+    constant = '{"prediction":"neutral","model_version":"000000000000"}'
+    nginx = here.ssh("/usr/sbin/nginx -v 2>&1").decode().rpartition("/")[2].strip()
+    files |= gateway.tree(here.address, upstreams, nginx, stacks.CONSTANT, constant)
+    with bench.attempt("copying to the machine"):
+        here.put(files)
+    here.ask("gateway", directory=gateway.DIRECTORY)
     here.ask(
         "reference",
         template=f"{stacks.HOME}/code/reference/nginx.conf",

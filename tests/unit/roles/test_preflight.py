@@ -75,7 +75,7 @@ PORTS = STACK["vmlops_ports"]
         {"gateway_users": account(password="pass:word in two parts, ünïcödé")},
         {"gateway_canary_percent": 0.5, "gateway_shadow_percent": 100},
         {"prometheus_runbook_url": "https://wiki.example.org/runbook"},
-        {"gateway_exempt_networks": ["10.0.0.0/8", "192.0.2.1", "fd00::/8"]},
+        {"vmlops_exempt_networks": ["10.0.0.0/8", "192.0.2.1", "fd00::/8"]},
         {"tls_mode": "acme", "tls_acme_email": "ops@example.org"},
         {
             "alertmanager_receivers": [{"name": "nobody"}, {"name": "pager", "webhook_configs": [{"url": "https://example.org"}]}],
@@ -106,7 +106,7 @@ def test_settings_that_are_right_pass(changes: dict[str, Any]) -> None:
         ({"gateway_ocsp_stapling": "no"}, """is the text 'no', true or false is needed: without quotes; on the command line"""),
         ({"preflight_allow_weak_passwords": "false"}, "preflight_allow_weak_passwords is the text 'false'"),
         ({"gateway_worker_connections": "8192"}, """-e '{"gateway_worker_connections": 8192}'"""),
-        ({"gateway_exempt_networks": "10.0.0.0/8"}, """-e '{"gateway_exempt_networks": ["10.0.0.0/8"]}'"""),
+        ({"vmlops_exempt_networks": "10.0.0.0/8"}, """-e '{"vmlops_exempt_networks": ["10.0.0.0/8"]}'"""),
         ({"gateway_canary_percent": "5"}, "gateway_canary_percent is the text '5', a number is needed"),
         ({"vmlops_instances": instances("8001")}, "vmlops_instances[0].port is the text '8001', a whole number is needed"),
         ({"vmlops_instances": "v1@8001"}, "vmlops_instances is the text 'v1@8001', a list is needed"),
@@ -154,7 +154,7 @@ def test_settings_that_are_right_pass(changes: dict[str, Any]) -> None:
         ({"alertmanager_page_receiver": "pager"}, "alertmanager_page_receiver is 'pager', which alertmanager_receivers does"),
         ({"alertmanager_receivers": [{"name": "nobody"}, {"webhook_configs": []}]}, "has a receiver without"),
         ({"alertmanager_receivers": [{"name": "nobody"}] * 2}, "alertmanager_receivers has nobody twice"),
-        ({"gateway_exempt_networks": ["10.0.0.1/8"]}, "gateway_exempt_networks: 10.0.0.1/8 has host bits set"),
+        ({"vmlops_exempt_networks": ["10.0.0.1/8"]}, "vmlops_exempt_networks: 10.0.0.1/8 has host bits set"),
         ({"vmlops_address": "[fd00::5]"}, "vmlops_address is '[fd00::5]': must be an IP address, IPv6 without brackets"),
         ({"vmlops_address": "0.0.0.0"}, "vmlops_address is 0.0.0.0, which no other service can ask"),
         ({"vmlops_server_names": []}, "vmlops_server_names is empty"),
@@ -193,7 +193,7 @@ def test_a_wrong_setting_is_refused_in_one_line(changes: dict[str, Any], expecte
         ("827364519283", "has too few letters"),
         ("nul \0 in the middle of it", "has a control character"),
         ("two lines\nof a password", "has a control character"),
-        ("x1y2" * 129, "has more than the 512 bytes"),
+        ("x1y2" * 129, "more than the 510 bytes"),
     ],
 )
 def test_a_password_that_is_weak_or_of_no_use_is_refused(setting: str, password: str, reason: str) -> None:

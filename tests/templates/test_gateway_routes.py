@@ -1,0 +1,88 @@
+"""The list of routes, compared with what the API says of itself and with what the documents say."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from app.http.sentences import BATCH_BODY_BYTES, PREDICT_BODY_BYTES
+from tests.paths import ROOT
+from tests.templates.render import evaluate
+from tests.unit.app.stub_api import make_app
+
+ROUTES: list[dict[str, Any]] = evaluate("_gateway_routes", "gateway")
+API: list[dict[str, Any]] = evaluate("_gateway_api_routes", "gateway")
+UNITS = {"k": 1 << 10, "m": 1 << 20}
+# What the API answers and the gateway does not publish, and what its OpenAPI document leaves out.
+NOT_PUBLISHED = {"/metrics"}
+NOT_IN_THE_DOCUMENT = {"/docs", "/docs/{name}", "/openapi.json"}
+ANSWERED_BY_NGINX = {"/health"}  # the gateway's own health, not a replica's
+
+
+def operations(document: dict[str, Any]) -> set[tuple[str, str]]:
+    return {(path, method.upper()) for path, item in document["paths"].items() for method in item}
+
+
+def in_bytes(size: str) -> int:
+    return int(size[:-1]) * UNITS[size[-1]]
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_what_the_api_documents_is_published(version: Any) -> None:
+    document = make_app(version).framework.openapi()  # type: ignore[attr-defined]
+    published = {(route["path"], method) for route in API for method in route["methods"]}
+    named = {(path.replace("{model}", "{name}"), method) for path, method in operations(document)}
+    print(sorted(published ^ named))
+    assert {path for path, _ in published - named} == NOT_IN_THE_DOCUMENT
+    assert {path for path, _ in named - published} == ANSWERED_BY_NGINX
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_what_the_api_answers_is_published_or_left_out_on_purpose(version: Any) -> None:
+    framework = make_app(version).framework
+    answered = {route.path for route in framework.routes}  # type: ignore[attr-defined]
+    published = {route["path"] for route in ROUTES}
+    assert answered - published == NOT_PUBLISHED
+    assert {route["path"] for route in API} <= answered
+
+
+def test_bodies_are_as_large_as_the_api_takes_them() -> None:
+    document = make_app("v1").framework.openapi()  # type: ignore[attr-defined]
+    with_body = {
+        path for path, item in document["paths"].items() for operation in item.values() if "requestBody" in operation
+    }
+    largest = {route["path"]: in_bytes(route["body"]) for route in API if "body" in route}
+    assert set(largest) == with_body
+    assert largest.pop("/predict") == PREDICT_BODY_BYTES
+    assert set(largest.values()) == {BATCH_BODY_BYTES}
+
+
+def test_what_predicts_has_the_limit_by_client_and_a_body() -> None:
+    assert [route["path"] for route in ROUTES if route["by"] == "proxy_predict"] == [
+        route["path"] for route in API if "body" in route
+    ]
+
+
+def test_the_manual_lists_every_route() -> None:
+    """Its table under "What is published": path, methods and the largest body of each."""
+    table = (ROOT / "docs/gateway.md").read_text().partition("## What is published\n")[2].partition("\n\nPort 80")[0]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line.startswith("| `")
+    ]
+    documented = {re.sub("[`…]", "", row[0]): (row[1], row[4]) for row in rows}
+    expected = {}
+    for route in ROUTES:
+        methods = ", ".join(route["methods"]) if "methods" in route else "any"
+        limits = ["rate"] if route["by"] == "proxy_predict" else []
+        limits += [f"{route['body'][:-1]} {route['body'][-1].upper()}B"] if "body" in route else []
+        expected[route["path"]] = (methods, ", ".join(limits))
+    assert documented == expected
+
+
+def test_the_log_names_routes_as_the_metrics_of_the_api_do() -> None:
+    """So that both can be looked at together: the API's label is the path of its OpenAPI document."""
+    tree = evaluate("_gateway_tree", "gateway")
+    names = re.findall(r'set \$published "?([^";]+)', tree["vmlops/server.conf"])
+    assert set(names) == {route["path"] for route in ROUTES}
