@@ -65,6 +65,11 @@ def test_what_predicts_has_the_limit_by_client_and_a_body() -> None:
     ]
 
 
+def test_what_is_counted_as_a_prediction_is_what_predicts() -> None:
+    counted = evaluate("_mtail_prediction_routes", "mtail")
+    assert counted == [route["path"] for route in ROUTES if route["by"] == "proxy_predict"]
+
+
 def test_the_manual_lists_every_route() -> None:
     """Its table under "What is published": path, methods and the largest body of each."""
     table = (ROOT / "docs/gateway.md").read_text().partition("## What is published\n")[2].partition("\n\nPort 80")[0]
