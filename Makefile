@@ -3,7 +3,7 @@
 SHELL := /bin/sh
 
 # What a person sets reaches the programs through the environment, as it stands: neither make nor a shell reads it.
-variables := BOX CMD CPUS DATA ENVIRONMENT GRAFANA_PORT HTTPS_PORT HTTP_PORT KEEP MEMORY MODEL PROMETHEUS_PORT PROVIDER QUICK SUITE UPGRADE
+variables := BOX CMD CPUS DATA ENVIRONMENT GRAFANA_PORT HTTPS_PORT HTTP_PORT INPUT KEEP MAX_ERRORS MEMORY MODEL OUTPUT PROBABILITIES PROMETHEUS_PORT PROVIDER QUICK SUITE TEXT UPGRADE
 $(foreach name,$(variables),$(if $(filter undefined,$(origin $(name))),,$(eval override export $(name) := $$(value $(name)))))
 ifeq ($(origin DATA),undefined)
 export DATA := data/tweet_emotions.csv
@@ -103,7 +103,7 @@ verdict: ## Is v2 fit to become v1? Promote, wait or go back, with the evidence
 
 # --- the model ---
 
-.PHONY: model model-import compare-models bench-model test-public
+.PHONY: model model-import compare-models bench-model score test-public
 model: .venv/control ## Train, evaluate and compile; DATA=path for other data
 	python -m model --data "$$DATA"
 
@@ -117,6 +117,11 @@ compare-models: .venv/control ## The comparison that the recipe was chosen by, t
 
 bench-model: .venv/bench model/artifacts/manifest.json ## What a prediction takes, beside scikit-learn and onnxruntime
 	python -m model.bench --data "$$DATA" --output docs/model-benchmarks.md
+
+score: .venv/batch model/artifacts/manifest.json ## Score a file of any size: INPUT=path OUTPUT=path, TEXT=column, PROBABILITIES=1, MAX_ERRORS=n, MODEL=dir
+	@[ -n "$$INPUT" ] && [ -n "$$OUTPUT" ] || { echo "vmlops: INPUT and OUTPUT must be set: make score INPUT=path OUTPUT=path" >&2; exit 1; }
+	@python -m batch --input "$$INPUT" --output "$$OUTPUT" $(if $(MODEL),--model "$$MODEL") $(if $(TEXT),--text "$$TEXT") \
+		$(if $(PROBABILITIES),--probabilities) $(if $(MAX_ERRORS),--max-errors "$$MAX_ERRORS")
 
 test-public: .venv/test ## What is promised of the public data set: DATA=path
 	pytest tests/public --data "$$DATA"
@@ -134,7 +139,7 @@ test: check-host lint molecule unit lifecycle ## Check everything; what runs alr
 lint: .venv/test ## ruff, mypy, yamllint, ansible-lint
 	ruff check .
 	ruff format --check .
-	mypy app host model plugins release roles tests
+	mypy app batch host model plugins release roles tests
 	yamllint --strict .
 	ansible-lint --offline
 
@@ -191,7 +196,7 @@ profile: check-host .venv/control model/artifacts/manifest.json ## Where a reque
 # --- dependencies ---
 
 # Each may be constrained by those before it.
-locks := bootstrap api train control sklearn test bench browser bench-profile bench-reference bench-bentoml bench-litserve bench-mlserver
+locks := bootstrap api train control sklearn test batch bench browser bench-profile bench-reference bench-bentoml bench-litserve bench-mlserver
 
 .PHONY: locks
 locks: .venv/control ## Make the hashed requirements files anew from their .in files; UPGRADE=1 takes newer versions
@@ -205,8 +210,12 @@ locks: .venv/control ## Make the hashed requirements files anew from their .in f
 	$(host) venv requirements/control.txt requirements/train.txt
 	@touch $@
 
-.venv/test: requirements/test.txt requirements/api.txt .venv/control
-	$(host) venv requirements/control.txt requirements/train.txt requirements/api.txt requirements/test.txt
+.venv/test: requirements/test.txt requirements/api.txt requirements/batch.txt .venv/control
+	$(host) venv requirements/control.txt requirements/train.txt requirements/api.txt requirements/batch.txt requirements/test.txt
+	@touch $@
+
+.venv/batch: requirements/batch.txt .venv/control
+	$(host) venv requirements/control.txt requirements/train.txt requirements/batch.txt
 	@touch $@
 
 .venv/bench: requirements/bench.txt .venv/test

@@ -111,11 +111,17 @@ class Vectorizer:
 
     def split(self, text: str) -> Sequence[str]:
         """The text's symbols in order."""
+        return self.cut(self.fold(text))
+
+    def fold(self, text: str) -> str:
+        """The text without what does not matter of its letters."""
         if self._lowercase:
             text = text.lower()
-        if self._strip:
-            text = self._strip(text)
-        symbols = self._split(text)
+        return self._strip(text) if self._strip else text
+
+    def cut(self, folded: str) -> Sequence[str]:
+        """The symbols of a folded text."""
+        symbols = self._split(folded)
         if self._stop_words:
             return [symbol for symbol in symbols if symbol not in self._stop_words]
         return symbols

@@ -1,0 +1,1 @@
+"""Scoring of whole files: any size, in constant memory, on one machine or several."""

@@ -1,0 +1,154 @@
+"""python -m batch --input FILE --output FILE: scores every row of a file."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+from dask import config
+from distributed import Client, LocalCluster
+from distributed.security import Security
+
+from app.engines.artifact import ArtifactError
+from app.engines.engine import Engine
+from app.engines.loading import load_engine
+from batch.run import Position, Run, TooManyErrors
+from batch.scoring import Model, Task, probability_column
+from batch.tables import Source, TableError, encoder, open_source
+from model.manifest import ROOT
+
+TEXT_COLUMNS = ("sentence", "content", "text")
+
+
+def text_column(source: Source, named: str | None, path: Path) -> str:
+    """Raises TableError where there is none, or more than one that it could be."""
+    found = [named] if named else [name for name in TEXT_COLUMNS if name in source.columns]
+    if len(found) == 1 and found[0] in source.columns:
+        return found[0]
+    if named:
+        wrong = f"has no column {named!r}"
+    else:
+        wrong = "has more than one column of text" if found else "has no column that is known for text"
+    raise TableError(f"{path}: {wrong}; name one of {', '.join(source.columns)}: TEXT=…")
+
+
+class Progress:
+    """Rows, rows a second and the time left, on stderr."""
+
+    def __init__(self, source: Source, position: Position) -> None:
+        self._size, self._rows, self._read = source.size, position.rows, position.read
+        self._begin = self._said = time.monotonic()
+        self._live = sys.stderr.isatty()
+
+    def __call__(self, position: Position) -> None:
+        now = time.monotonic()
+        if now - self._said < (0.5 if self._live else 10):
+            return
+        self._said = now
+        seconds = now - self._begin
+        left = seconds * (self._size - position.read) / max(position.read - self._read, 1)
+        rate = (position.rows - self._rows) / seconds
+        text = f"{position.rows:,} rows, {rate:,.0f} rows/s, {_duration(left)} left, {position.bad:,} bad"
+        print(f"\r\033[K{text}" if self._live else text, end="" if self._live else "\n", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        if self._live:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+
+
+@contextmanager
+def on_this_machine(workers: int | None) -> Iterator[Client]:
+    """A worker for each core, gone afterwards. Encrypted, since other accounts of this machine reach loopback as well."""
+    config.set({"distributed.worker.daemon": True})
+    with (
+        tempfile.TemporaryDirectory(prefix="vmlops-") as scratch,
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            dashboard_address=None,
+            local_directory=scratch,
+            security=Security.temporary(),
+            silence_logs="ERROR",
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m batch", description="Score every row of a CSV, JSON lines or Parquet file."
+    )
+    parser.add_argument("--input", type=Path, required=True, help="file.csv, .jsonl or .parquet")
+    parser.add_argument(
+        "--output", type=Path, required=True, help="file of the same or another of these kinds; must not exist"
+    )
+    parser.add_argument(
+        "--model", type=Path, default=ROOT / "model" / "artifacts", help="directory (default: model/artifacts)"
+    )
+    parser.add_argument("--text", metavar="COLUMN", help=f"the column of the text (default: {', '.join(TEXT_COLUMNS)})")
+    parser.add_argument("--probabilities", action="store_true", help="add the probability of every label")
+    parser.add_argument("--max-errors", type=int, metavar="N", help="stop when more rows than that are bad")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one for each core)")
+    return parser.parse_args()
+
+
+def prepare(options: argparse.Namespace, engine: Engine) -> tuple[Source, Run]:
+    """Everything that can be wrong before any work is done. Raises TableError."""
+    source = open_source(options.input)
+    column = text_column(source, options.text, options.input)
+    number, text = pa.float64(), pa.string()
+    probabilities = {probability_column(label): number for label in engine.labels} if options.probabilities else {}
+    added = {"prediction": text, "confidence": number, **probabilities, "model_version": text}
+    task = Task(source.decoder(), encoder(options.output, source, added), column, options.probabilities)
+    about = f"{engine.model_version} {column} {sorted(added)}"
+    return source, Run(source, options.input, options.output, task, about)
+
+
+def main() -> int:
+    options = arguments()
+    try:
+        engine = load_engine(options.model)
+        source, run = prepare(options, engine)
+        if run.resumed_at:
+            print(f"Going on after row {run.resumed_at:,} of an interrupted run.", file=sys.stderr)
+        progress = Progress(source, run.position)
+        begin = time.monotonic()
+        try:
+            with on_this_machine(options.workers) as client:
+                client.register_plugin(Model(options.model))
+                position = run.score(client, options.max_errors, progress)
+        finally:
+            progress.end()
+    except (ArtifactError, TableError) as error:
+        print(f"vmlops: {error}", file=sys.stderr)
+        return 1
+    except TooManyErrors as error:
+        print(
+            f"vmlops: {error}: see {run.errors}; the same command with more allowed (MAX_ERRORS) goes on from here",
+            file=sys.stderr,
+        )
+        return 1
+    except KeyboardInterrupt:
+        print("vmlops: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    rows, seconds = position.rows - run.resumed_at, time.monotonic() - begin
+    bad = f", {position.bad:,} bad ones in {run.errors}" if position.bad else ""
+    print(f"{options.output}: {position.rows:,} rows{bad}; {rows / seconds:,.0f} rows/s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
