@@ -327,8 +327,10 @@ def test_an_absent_exporter_is_told_as_loudly_as_what_it_measures(job: str, rule
     lost = [rule for rule in alerts(rules) if job in exporters_of(rule["expr"], recorded)]
     loudest = max(SEVERITIES.index(rule["labels"]["severity"]) for rule in lost)
     series = jobs("a", **{name: DOWN if name == job else UP for name in JOBS})
+    if job != "nginx":
+        series['nginx_up{host="a"}'] = UP
     if job != "node":
-        series |= {NGINX % "a": UP, 'vmlops_certificate_read_timestamp_seconds{host="a"}': UP}
+        series |= {NGINX % "a": UP, HOLDS % "a": UP, 'vmlops_certificate_read_timestamp_seconds{host="a"}': UP}
     up = series.pop('up{host="a", job="api"}')
     series['up{host="a", job="api", version="v1"}'] = up
     firing = 'count(ALERTS{alertstate="firing", severity="%s"}) > bool 0 or vector(0)'
