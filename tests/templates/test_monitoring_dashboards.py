@@ -98,7 +98,8 @@ def test_data_source_and_configuration() -> None:
     assert "uid: prometheus" in source
     assert "timeInterval: 5s" in source
     assert "http://127.0.0.1:9090" in source
-    configuration = render("grafana", "etc/grafana/grafana.ini.j2", grafana_admin_password="a;b#c")
+    options = {"grafana_admin_password": "a;b#c", "vmlops_https_port": 443}
+    configuration = render("grafana", "etc/grafana/grafana.ini.j2", **options)
     for line in (
         "http_addr = 127.0.0.1",
         "root_url = https://localhost:443/grafana/",
