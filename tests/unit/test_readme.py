@@ -8,19 +8,29 @@ import subprocess
 import pytest
 
 from tests.paths import ROOT
-from tests.readme import commands, shell_blocks
+from tests.readme import READMES, command_lines, commands
 
-README = (ROOT / "README.md").read_text()
+TEXT = "\n".join((ROOT / name).read_text() for name in READMES)
 TARGETS = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
 def test_every_command_is_of_a_kind_that_a_test_runs() -> None:
-    lines = [line for block in shell_blocks() for line in block.splitlines() if line.strip()]
-    tested = {line for program in ("make", "curl", "cp", "ansible-playbook") for line in commands(program)}
-    assert {line.partition("   #")[0].strip() for line in lines} == tested
+    lines = {line for name in READMES for line in command_lines(name)}
+    assert lines == {line for program in ("make", "curl", "cp", "ansible-playbook") for line in commands(program)}
 
 
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"\bmake ([a-z-]+)", README))))
+def test_both_languages_give_the_same_commands() -> None:
+    english, french = map(command_lines, READMES)
+    assert french == english
+
+
+def test_both_languages_name_the_same_messages() -> None:
+    quoted = [set(re.findall(r"^\| `([^`]* [^`]*)` \|", (ROOT / name).read_text(), re.MULTILINE)) for name in READMES]
+    assert quoted[0] == quoted[1]
+    assert quoted[0]
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"\bmake ([a-z-]+)", TEXT))))
 def test_make_target_exists(target: str) -> None:
     assert target in TARGETS
 
@@ -40,7 +50,7 @@ def test_help_is_the_default_and_lists_every_target() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    sorted(set(re.findall(r"\]\(([^)#:]+)", README)) | set(re.findall(r"`([a-z_]+/[\w./]*|site\.yml)`", README))),
+    sorted(set(re.findall(r"\]\(([^)#:]+)", TEXT)) | set(re.findall(r"`([a-z_]+/[\w./]*|site\.yml)`", TEXT))),
 )
 def test_path_exists(path: str) -> None:
     if path == "defaults/main.yml":  # of each role
