@@ -90,3 +90,13 @@ def test_unit_is_one_that_systemd_understands(tmp_path: Path) -> None:
     path.write_text(render("firewall", UNIT).replace("/usr/sbin/nft", "/bin/true"))
     result = subprocess.run(["systemd-analyze", "verify", path], check=False, capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_gateways_that_share_an_address_let_each_other_announce_it() -> None:
+    """By the protocol's number: a small machine has no list of names."""
+    groups = {"all": ["edge", "one"], "api": ["one"], "gateway": ["edge", "one"], "monitoring": []}
+    names = {**CLUSTER, "groups": groups, "inventory_hostname": "edge"}
+    rules = render("firewall", RULES, **names, vmlops_virtual_address="10.0.0.9")
+    assert_loadable(rules)
+    assert re.findall(r"saddr (\S+) meta l4proto (\d+) accept", rules) == [("10.0.0.2", "112")]
+    assert "112" not in render("firewall", RULES, **names, vmlops_virtual_address="")

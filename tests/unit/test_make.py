@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ def clone(tmp_path: Path) -> Path:
         (requirements / f"{name}.txt").touch()
     for mark in (".venv/control", ".venv/test"):
         (tmp_path / mark).touch()
-    called = "[*sys.argv[1:], os.environ['no_proxy']]"
+    called = "[*sys.argv[1:], os.environ.get('LC_ALL'), os.environ['no_proxy']]"
     recorder = f"#!/usr/bin/python3\nimport json, os, sys\njson.dump({called}, open('called', 'w'))\n"
     for name in ("ssh", "curl", "python", "pytest", "ansible-playbook"):
         (tmp_path / ".venv/bin" / name).write_text(recorder)
@@ -60,12 +61,12 @@ def make(clone: Path, *arguments: str, **environment: str) -> list[str]:
 @pytest.mark.parametrize("command", ODD)
 def test_ssh_passes_any_command_as_it_stands(command: str, clone: Path) -> None:
     expected = ["-F", str(clone / ".lab/lab/ssh_config"), "lab", command]
-    assert make(clone, "ssh", f"CMD={command}")[:-1] == expected
-    assert make(clone, "ssh", CMD=command)[:-1] == expected
+    assert make(clone, "ssh", f"CMD={command}")[:-2] == expected
+    assert make(clone, "ssh", CMD=command)[:-2] == expected
 
 
 def test_ssh_without_a_command_logs_in(clone: Path) -> None:
-    assert make(clone, "ssh")[:-1] == ["-F", str(clone / ".lab/lab/ssh_config"), "lab"]
+    assert make(clone, "ssh")[:-2] == ["-F", str(clone / ".lab/lab/ssh_config"), "lab"]
 
 
 @pytest.mark.parametrize("path", ODD)
@@ -86,6 +87,18 @@ def test_environment_is_one_word(clone: Path) -> None:
 def test_the_machine_is_never_asked_through_a_proxy(clone: Path) -> None:
     assert make(clone, "test-api")[-1] == "localhost,127.0.0.1"
     assert make(clone, "test-api", no_proxy=".corp,10.0.0.1")[-1] == "localhost,127.0.0.1,.corp,10.0.0.1"
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="a Mac's own locales are UTF-8, and it has no C.UTF-8")
+@pytest.mark.parametrize("locale", ["C", "POSIX", "xx_XX.UTF-8", ""])
+def test_ansible_gets_utf8_whatever_the_locale(locale: str, clone: Path) -> None:
+    assert make(clone, "provision", LC_ALL=locale, LANG=locale)[-2] == "C.UTF-8"
+
+
+@pytest.mark.parametrize("target", ["start-project", "run-project"])
+def test_make_with_many_jobs_begins_once(target: str, clone: Path) -> None:
+    dry = subprocess.run(["make", "-j4", "-n", target], cwd=clone, check=True, capture_output=True, text=True).stdout
+    assert dry.split("\n") == ["python3 -m host start", ""]
 
 
 def test_prediction_is_asked_for_at_the_port_of_the_machine(clone: Path) -> None:
