@@ -196,12 +196,16 @@ profile: check-host .venv/control model/artifacts/manifest.json ## Where a reque
 # --- dependencies ---
 
 # Each may be constrained by those before it.
-locks := bootstrap api train control sklearn test batch bench browser bench-profile bench-reference bench-bentoml bench-litserve bench-mlserver
+locks := bootstrap api train control sklearn test batch audit bench browser bench-profile bench-reference bench-bentoml bench-litserve bench-mlserver
 
 .PHONY: locks
 locks: .venv/control ## Make the hashed requirements files anew from their .in files; UPGRADE=1 takes newer versions
 	@cd requirements && for name in $(locks); do echo "$$name.txt"; PYTHONPATH=.. python3 -m host uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--no-header --no-emit-index-url $(if $(UPGRADE),--upgrade) $$name.in --output-file $$name.txt || exit 1; done
+
+.PHONY: audit
+audit: .venv/audit ## Known vulnerabilities of what is locked, and licences
+	$(host) audit
 
 # --- made files ---
 
@@ -216,6 +220,10 @@ locks: .venv/control ## Make the hashed requirements files anew from their .in f
 
 .venv/batch: requirements/batch.txt .venv/control
 	$(host) venv requirements/control.txt requirements/train.txt requirements/batch.txt
+	@touch $@
+
+.venv/audit: requirements/audit.txt .venv/test
+	$(host) venv requirements/audit.txt
 	@touch $@
 
 .venv/bench: requirements/bench.txt .venv/test
