@@ -15,7 +15,7 @@ _PROGRAMS = ROOT / ".venv/bin"
 def audit() -> None:
     """Print the vulnerabilities of every lock, and licences.
 
-    Raises Problem where there is a vulnerability, and where the index could not be asked about a package: silence is no good news.
+    Raises Problem where there is a vulnerability, and where the index could not be asked about a package.
     """
     print(output(_PROGRAMS / "pip-licenses", "--python", _PROGRAMS / "python", "--order=license"))
     answers = {path.name: ask(path) for path in sorted((ROOT / "requirements").glob("*.txt"))}
@@ -26,7 +26,7 @@ def audit() -> None:
         raise Problem(f"{len(lines)} known vulnerabilities, see above: `make locks UPGRADE=1` takes newer versions")
     if unknown:
         raise Problem(
-            f"the index has no answer about {len(unknown)} packages ({', '.join(unknown[:5])} …): ask again where it can be reached"
+            f"the index has no answer about {len(unknown)} packages ({', '.join(unknown[:5])} …): try where it can be reached"
         )
     print(f"No known vulnerability in {len(answers)} locks.")
 
@@ -54,7 +54,7 @@ def ask(lock: Path) -> list[dict[str, Any]]:
 def vulnerable(lock: str, packages: list[dict[str, Any]]) -> list[str]:
     """A line for each vulnerability: where, what, and the versions that are without it."""
     return [
-        f"{lock}: {package['name']} {package['version']}: {flaw['id']}, fixed in {', '.join(flaw['fix_versions']) or 'no version'}"
+        f"{lock}: {package['name']} {package['version']}: {flaw['id']}, fixed in {', '.join(flaw['fix_versions']) or 'none'}"
         for package in packages
         for flaw in package.get("vulns", ())
     ]
