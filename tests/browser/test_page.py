@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 from collections.abc import Callable
@@ -106,12 +107,69 @@ def test_with_a_wrong_password(open_page: OpenPage) -> None:
     expect(page.get_by_role("alert")).to_contain_text("password")
 
 
+def test_in_french(open_page: OpenPage) -> None:
+    page = open_page(locale="fr-CA")
+    expect(page.get_by_role("heading", name="Quelle émotion est-ce ?")).to_be_visible()
+    assert page.title() == "vmlops: Quelle émotion est-ce ?"
+    assert page.evaluate("document.documentElement.lang") == "fr"
+    page.get_by_label("Une phrase").fill("soooo cool")
+    page.get_by_role("button", name="Demander").click()
+    expect(page.locator("#bars tr").first).to_contain_text("41,2\u202f%")
+    expect(page.locator("#trace")).to_contain_text("requête")
+    said = page.inner_text("body")
+    print(said)
+    english = set(texts(page, "en")) - set(texts(page, "fr"))
+    assert [text for text in english if re.search(rf"\b{re.escape(text)}\b", said)] == []
+
+
+def texts(page: Page, language: str) -> list[str]:
+    """What the page says in a language, without what it makes of an answer."""
+    found: list[str] = page.evaluate(
+        "language => Object.values(TEXTS[language]).filter(text => typeof text === 'string')", language
+    )
+    return found
+
+
+@pytest.mark.parametrize(
+    ("locale", "language"), [("fr-FR", "fr"), ("fr", "fr"), ("en-GB", "en"), ("de-DE", "en"), ("nl", "en")]
+)
+def test_the_language_is_the_browser_s(open_page: OpenPage, locale: str, language: str) -> None:
+    page = open_page(locale=locale)
+    assert page.evaluate("document.documentElement.lang") == language
+    expect(page.get_by_role("heading", level=1)).to_have_text(page.evaluate("l => TEXTS[l].title", language))
+
+
+def test_both_languages_say_the_same_things(open_page: OpenPage) -> None:
+    page = open_page()
+    keys = page.evaluate("Object.values(TEXTS).map(text => Object.keys(text).sort())")
+    assert keys[0] == keys[1]
+    asked_for = page.evaluate(
+        "[...document.querySelectorAll('[data-text], [data-label]')].map(part => part.dataset.text ?? part.dataset.label)"
+    )
+    assert set(asked_for) <= set(keys[0])
+    assert page.evaluate("[...document.querySelectorAll('[data-text]')].every(part => part.textContent)")
+
+
+@pytest.mark.parametrize("status", [0, 401, 413, 422, 429, 503, 504])
+def test_problems_are_said_in_french(open_page: OpenPage, complaints: list[str], status: int) -> None:
+    page = open_page(locale="fr-FR")
+    body = {"detail": "English words of the service", "request_id": "abc"}
+    page.route("**/predict", lambda route: route.fulfill(status=status, json=body) if status else route.abort())
+    page.get_by_role("button", name="Demander").click()
+    expect(page.get_by_role("alert")).to_contain_text(page.evaluate("status => TEXTS.fr.problems[status]", status))
+    expect(page.get_by_role("alert")).not_to_contain_text("English")
+    complaints.clear()  # Chromium's, of a request that was cut off
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1100])
-def test_everybody_can_read_it(open_page: OpenPage, scheme: str, width: int) -> None:
+@pytest.mark.parametrize("language", ["en", "fr"])
+def test_everybody_can_read_it(open_page: OpenPage, language: str, scheme: str, width: int) -> None:
     """axe-core: contrast, names, roles, landmarks, order of headings."""
-    page = open_page(color_scheme=scheme, viewport={"width": width, "height": 900}, reduced_motion="reduce")
-    ask(page)
+    viewport = {"width": width, "height": 900}
+    page = open_page(locale=language, color_scheme=scheme, viewport=viewport, reduced_motion="reduce")
+    page.locator("#sentence").fill("Oh yeah, that was soooo cool!")
+    page.locator("button[type=submit]").click()
     expect(page.get_by_role("heading", name="happiness")).to_be_visible()
     report = Axe().run(page)
     print(report.generate_report())
@@ -120,7 +178,7 @@ def test_everybody_can_read_it(open_page: OpenPage, scheme: str, width: int) -> 
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (sum(int(part) for part in background[4:-1].split(",")) < 200) is (scheme == "dark")
     (ROOT / "build").mkdir(exist_ok=True)
-    page.screenshot(path=ROOT / f"build/page-{scheme}-{width}.png", full_page=True)
+    page.screenshot(path=ROOT / f"build/page-{language}-{scheme}-{width}.png", full_page=True)
 
 
 def test_nothing_comes_from_elsewhere(edge: Edge, open_page: OpenPage) -> None:
@@ -132,7 +190,13 @@ def test_nothing_comes_from_elsewhere(edge: Edge, open_page: OpenPage) -> None:
     expect(page.get_by_role("heading", name="happiness")).to_be_visible()
     print(requested)
     assert {urlsplit(url).netloc for url in requested} == {f"localhost:{edge.https}"}
-    assert {urlsplit(url).path for url in requested} >= {"/", "/static/page.css", "/static/page.js", "/predict"}
+    assert {urlsplit(url).path for url in requested} >= {
+        "/",
+        "/static/page.css",
+        "/static/page.js",
+        "/static/texts.js",
+        "/predict",
+    }
 
 
 def test_the_policy_holds(open_page: OpenPage, complaints: list[str]) -> None:

@@ -246,14 +246,14 @@ class Edge:
 
 
 @contextmanager
-def running(directory: Path, replicas: int = 3, **options: Any) -> Iterator[Edge]:
+def running(directory: Path, replicas: int = 3, http: int = 0, https: int = 0, **options: Any) -> Iterator[Edge]:
     """The gateway in front of `replicas` stubs of v1 and one of v2, rendered with `options`."""
     stubs = [Replica(f"v1@{number}", free_port()) for number in range(replicas)] + [Replica("v2@0", free_port())]
     endpoints = [
         {"name": stub.name, "version": stub.name[:2], "address": "127.0.0.1", "port": stub.port} for stub in stubs
     ]
     ports = {name: free_port() for name in ("nginx_status", "prometheus", "alertmanager", "grafana")}
-    http, https = free_port(), free_port()
+    http, https = http or free_port(), https or free_port()
     certificate(directory)
     made = {"vmlops_endpoints": endpoints, "vmlops_ports": ports, "gateway_shadow_port": free_port()}
     write_tree(directory, http, https, **(made | options))

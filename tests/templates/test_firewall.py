@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from tests.paths import ROOT
+from tests.templates import crowd
 from tests.templates.render import render
 
 RULES = "etc/vmlops/firewall.nft.j2"
@@ -100,3 +104,18 @@ def test_gateways_that_share_an_address_let_each_other_announce_it() -> None:
     assert_loadable(rules)
     assert re.findall(r"saddr (\S+) meta l4proto (\d+) accept", rules) == [("10.0.0.2", "112")]
     assert "112" not in render("firewall", RULES, **names, vmlops_virtual_address="")
+
+
+def test_half_open_handshakes_of_one_client_cost_no_other_client_an_answer(tmp_path: Path) -> None:
+    """Three times as many as nginx can hold: without the bound, those at other addresses would not be answered."""
+    rules = tmp_path / "rules"
+    exempt = [f"{crowd.EXEMPT}/32", "fd00::/32"]
+    rules.write_text(render("firewall", RULES, firewall_client_connections=60, vmlops_exempt_networks=exempt))
+    command = [*SUDO, "unshare", "--net", sys.executable, "-m", "tests.templates.crowd", str(tmp_path), str(rules)]
+    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    print(done.stdout, done.stderr)
+    assert done.returncode == 0
+    found = json.loads(done.stdout.splitlines()[-1] or done.stdout.splitlines()[-2])
+    assert found["ipv4"] | {"slowest_ms": 0} == {"open": 60, "codes": {"200": 20}, "slowest_ms": 0}
+    assert found["ipv6"] | {"slowest_ms": 0} == {"open": 60, "codes": {"200": 20}, "slowest_ms": 0}
+    assert found["exempt"]["open"] == 300

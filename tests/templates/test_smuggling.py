@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from socket import create_connection
+from typing import Any
 
 import pytest
 
@@ -49,7 +50,7 @@ def edge(replica: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         {"name": f"{version}@{replica.port}", "version": version, "address": "127.0.0.1", "port": replica.port}
         for version in ("v1", "v2")
     ]
-    options = {**UNLIMITED, "vmlops_endpoints": endpoints, "gateway_upstream_keepalive": 2}
+    options: dict[str, Any] = {**UNLIMITED, "vmlops_endpoints": endpoints, "gateway_upstream_keepalive": 2}
     with running(tmp_path_factory.mktemp("edge"), replicas=0, **options) as edge:
         yield edge
 

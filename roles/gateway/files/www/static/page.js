@@ -1,16 +1,19 @@
-// The page asks v2, which gives all probabilities. The browser itself asks for the password, and keeps it.
+// The page asks v2, which gives all probabilities. What it says is in texts.js. The browser itself asks for the password, and keeps it.
 "use strict";
 
 const element = (id) => document.getElementById(id);
 const sentence = element("sentence");
-const percent = new Intl.NumberFormat("en", { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
-const weight = new Intl.NumberFormat("en", { signDisplay: "always", maximumFractionDigits: 2, minimumFractionDigits: 2 });
-const WORDS = {
-  0: "The gateway cannot be reached.",
-  401: "A user and a password are needed. Ask again to be asked for them.",
-  413: "The sentence is too long.",
-  429: "That was too fast. Wait a second.",
-};
+const language = navigator.languages.map((wanted) => wanted.slice(0, 2).toLowerCase()).find((wanted) => wanted in TEXTS) ?? "en";
+const text = TEXTS[language];
+const percent = new Intl.NumberFormat(language, { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
+const weight = new Intl.NumberFormat(language, { signDisplay: "always", maximumFractionDigits: 2, minimumFractionDigits: 2 });
+
+function translate() {
+  document.documentElement.lang = language;
+  document.title = `vmlops: ${text.title}`;
+  for (const part of document.querySelectorAll("[data-text]")) part.textContent = text[part.dataset.text];
+  for (const part of document.querySelectorAll("[data-label]")) part.setAttribute("aria-label", text[part.dataset.label]);
+}
 
 function row(label, probability) {
   const tr = document.createElement("tr");
@@ -45,8 +48,12 @@ function show(answer, requestId, milliseconds) {
   element("bars").replaceChildren(...ranked.map(([label, probability]) => row(label, probability)));
   element("ngrams").replaceChildren(...ngrams.map(reason));
   element("reasons").hidden = ngrams.length === 0;
-  element("trace").textContent =
-    `${Math.round(milliseconds)} ms · model ${answer.model_version} · ${answer.instance} · request ${requestId}`;
+  element("trace").textContent = text.trace({
+    milliseconds: Math.round(milliseconds),
+    model: answer.model_version,
+    instance: answer.instance,
+    request: requestId,
+  });
   element("answer").hidden = false;
   element("said").textContent = `${answer.prediction}, ${percent.format(ranked[0][1])}`; // for screen readers
 }
@@ -54,8 +61,8 @@ function show(answer, requestId, milliseconds) {
 function complain(status, problem) {
   element("answer").hidden = true;
   element("said").textContent = "";
-  const words = WORDS[status] ?? problem?.detail ?? `The answer was ${status}.`;
-  element("problem").textContent = problem?.request_id ? `${words} (Request ${problem.request_id})` : words;
+  const words = text.problems[status] ?? problem?.detail ?? text.status(status);
+  element("problem").textContent = problem?.request_id ? `${words} ${text.request(problem.request_id)}` : words;
   element("problem").hidden = false;
 }
 
@@ -98,12 +105,13 @@ async function ask(event) {
 async function copy() {
   try {
     await navigator.clipboard.writeText(element("curl").textContent);
-    element("copied").textContent = "Copied.";
+    element("copied").textContent = text.copied;
   } catch {
-    element("copied").textContent = "The browser does not allow it; select the text instead.";
+    element("copied").textContent = text.notCopied;
   }
 }
 
+translate();
 element("form").addEventListener("submit", ask);
 sentence.addEventListener("input", showCommand);
 sentence.addEventListener("keydown", (event) => {
