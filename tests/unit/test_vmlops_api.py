@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import http.server
+import json
+import shlex
+import stat
+import subprocess
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +16,7 @@ import pytest
 
 from roles.api.files import vmlops_api
 from roles.api.files.vmlops_api import Failure, Instance, activate, exclusive, rollback
+from tests.paths import ROOT
 
 OLD, NEW = "aaaaaaaaaaaa", "bbbbbbbbbbbb"
 
@@ -36,7 +44,7 @@ class Machine:
         self.runs[instance.name] = release
 
     def settle(self, seconds: float) -> None:
-        assert seconds == vmlops_api.SETTLE_SECONDS
+        assert seconds == 3.2, "fail_timeout, a second that nginx may add, and a little"
         self.log.append("settle")
 
 
@@ -58,6 +66,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     monkeypatch.setattr(vmlops_api, "check", lambda tree: None)
     monkeypatch.setattr("time.sleep", machine.settle)
     monkeypatch.setattr(Instance, "restart", lambda self, timeout: machine.restart(self, timeout))
+    monkeypatch.setattr(Instance, "environment", {"FAIL_TIMEOUT_SECONDS": "2"})
     monkeypatch.setattr(Instance, "is_ready", lambda self: self.name in machine.runs)
     monkeypatch.setattr(Instance, "release", property(lambda self: machine.runs.get(self.name, "")))
     monkeypatch.setattr(
@@ -113,3 +122,63 @@ def test_a_release_that_is_not_installed_changes_nothing(machine: Machine) -> No
 def test_two_calls_at_once_are_refused(machine: Machine) -> None:
     with exclusive(), pytest.raises(Failure, match="another vmlops-api"), exclusive():
         pass
+
+
+class Replica(http.server.BaseHTTPRequestHandler):
+    """Answers /ready with 200."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_replica_is_asked_directly_whatever_proxy_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    with http.server.HTTPServer(("127.0.0.1", 0), Replica) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        instance = Instance("v1@8001")
+        instance.environment = {"VMLOPS_BIND": f"127.0.0.1:{server.server_port}"}
+        assert instance.is_ready()
+        server.shutdown()
+
+
+def test_status_ends_quietly_when_its_reader_has_gone(tmp_path: Path) -> None:
+    """As with `vmlops-api status | head -1`: more lines than a pipe holds, to a reader that takes one."""
+    program = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from roles.api.files import vmlops_api
+vmlops_api.status = lambda: [vmlops_api.say("x" * 1000) for _ in range(1000)]
+sys.argv = ["vmlops-api", "status"]
+sys.exit(vmlops_api.main())
+"""
+    (tmp_path / "status.py").write_text(program)
+    command = f"{shlex.quote(sys.executable)} {tmp_path}/status.py | head -1"
+    result = subprocess.run(command, shell=True, check=True, capture_output=True, text=True)
+    assert (result.stdout, result.stderr) == ("x" * 1000 + "\n", "")
+
+
+def test_a_release_that_was_left_unreadable_is_made_readable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interrupted install under umask 077 must not keep the next one from succeeding."""
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    tree = tmp_path / "releases" / NEW
+    (tree / "app").mkdir(parents=True)
+    (tree / "venv" / "lib").mkdir(parents=True)
+    (tree / "app" / "main.py").write_text("app = 1\n")
+    (tree / "release.json").write_text(json.dumps({"python_version": python}))
+    for path in [tree, *tree.rglob("*")]:
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    monkeypatch.setattr(vmlops_api, "RELEASES", tmp_path / "releases")
+    seen: dict[str, int] = {}
+    monkeypatch.setattr(
+        vmlops_api, "check", lambda tree: seen.update({str(p): p.stat().st_mode for p in [tree, *tree.rglob("*")]})
+    )
+    vmlops_api.install(NEW)
+    unreadable = [path for path, mode in seen.items() if not mode & 0o004 or (stat.S_ISDIR(mode) and not mode & 0o001)]
+    assert seen
+    assert not unreadable
+    assert (tree / vmlops_api.MARK).exists()

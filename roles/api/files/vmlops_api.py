@@ -20,6 +20,7 @@ import http.client
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -36,9 +37,8 @@ WANTED = UNITS / "vmlops-api.target.wants"
 # Written last: a release without it was interrupted or has failed its check.
 MARK = "INSTALLED"
 LOCK = Path("/run/vmlops-api.lock")
-# Longer than the gateway leaves a replica alone that refused a connection: fail_timeout of its upstreams, which nginx counts in
-# whole seconds, so up to one more. Before that the next replica must not go down, or the gateway could be left with none.
-SETTLE_SECONDS = 3.2
+# A replica is on this machine: no proxy of the environment stands in between.
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class Failure(Exception):
@@ -85,13 +85,25 @@ class Instance:
         return (UNITS / f"vmlops-api-{self.version}@.service").stat().st_mtime <= time.time() - seconds_ago
 
     @cached_property
+    def environment(self) -> dict[str, str]:
+        return dict(item.partition("=")[::2] for item in self.show("Environment").split())
+
+    @property
     def url(self) -> str:
-        environment = dict(item.partition("=")[::2] for item in self.show("Environment").split())
-        return f"http://{environment['VMLOPS_BIND']}"
+        return f"http://{self.environment['VMLOPS_BIND']}"
+
+    @property
+    def settle_seconds(self) -> float:
+        """How long to wait after a restart: longer than the gateway leaves a replica alone that refused a connection.
+
+        Before that the next replica must not go down, or the gateway could be left with none. nginx counts fail_timeout in whole
+        seconds, so up to one more.
+        """
+        return int(self.environment["FAIL_TIMEOUT_SECONDS"]) + 1.2
 
     def is_ready(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.url}/ready", timeout=2):  # noqa: S310 — http://, see url
+            with DIRECT.open(f"{self.url}/ready", timeout=2):
                 return True  # any other status than 2xx is an HTTPError
         except (OSError, http.client.HTTPException):
             return False
@@ -155,6 +167,8 @@ def install(release: str) -> None:
     run("/usr/bin/python3", "-m", "venv", "--without-pip", str(tree / "venv"))
     # The services cannot write here: without this every start would compile everything anew.
     run("/usr/bin/python3", "-m", "compileall", "-q", "-j0", str(tree / "app"), str(tree / "venv" / "lib"))
+    # What an interrupted call, or one under another umask, left unreadable.
+    run("/usr/bin/chmod", "-R", "go+rX", str(tree))
     check(tree)
     (tree / MARK).touch()
     say(f"installed {release}")
@@ -224,7 +238,7 @@ def replace_instances(version: str, timeout: float) -> None:
         else:
             instance.restart(timeout)
             say(f"restarted {instance.name} with {instance.release}")
-            time.sleep(SETTLE_SECONDS)
+            time.sleep(instance.settle_seconds)
 
 
 def rollback(version: str, timeout: float) -> None:
@@ -269,6 +283,7 @@ def exclusive() -> Iterator[None]:
 
 def perform(arguments: argparse.Namespace) -> None:
     if arguments.verb == "status":
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `vmlops-api status | head` ends quietly, like any filter
         status()
         return
     if os.geteuid() != 0:
