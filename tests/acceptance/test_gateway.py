@@ -165,6 +165,12 @@ def test_logs_are_rotated_and_written_on(host: Any, client: httpx.Client, eventu
     assert host.file(log).mode == 0o640
 
 
+def test_a_log_that_grows_too_large_is_put_away_within_the_hour(host: Any) -> None:
+    timer = host.check_output("systemctl show logrotate.timer --property=TimersCalendar --property=ActiveState")
+    assert re.findall(r"OnCalendar=(\S+ \S+)", timer) == ["*-*-* *:00:00"], timer
+    assert "ActiveState=active" in timer
+
+
 def test_the_live_configuration_is_what_nginx_accepts(host: Any) -> None:
     tested = host.run("nginx -t")
     assert tested.rc == 0, tested.stderr

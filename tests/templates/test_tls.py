@@ -105,7 +105,7 @@ def lifetime(certificate: x509.Certificate) -> int:
 
 def test_selfsigned(site: Site) -> None:
     """One walk, since each run takes seconds: made, renewed, kept, and after the loss of the CA made again for other names."""
-    assert "Sign the certificate" in site.run(tls_certificate_days=10)
+    assert "Make the certificate" in site.run(tls_certificate_days=10)
     site.verify()
     first, ca, key = site.load(), site.ca.read_bytes(), site.key.read_bytes()
     names = first.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -119,7 +119,7 @@ def test_selfsigned(site: Site) -> None:
     assert b"PRIVATE" not in site.certificate.read_bytes()
 
     # Ten days left are fewer than thirty: renewed, with the same key and the same CA.
-    assert site.run() == "Sign the certificate\nPut the certificate in place"
+    assert site.run() == "Make the certificate\nPut the certificate in place"
     assert lifetime(site.load()) == 397
     assert (site.ca.read_bytes(), site.key.read_bytes()) == (ca, key)
 
@@ -127,7 +127,7 @@ def test_selfsigned(site: Site) -> None:
 
     site.ca.unlink()
     site.ca_key.unlink()
-    assert "Sign the certificate" in site.run(vmlops_server_names=["other.example.org"])
+    assert "Make the certificate" in site.run(vmlops_server_names=["other.example.org"])
     site.verify()
     names = site.load().extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert names.get_values_for_type(x509.DNSName) == ["other.example.org"]
@@ -137,7 +137,7 @@ def test_selfsigned(site: Site) -> None:
 def test_names_in_capitals_international_and_long_ones_are_signed_once(site: Site) -> None:
     long = "a" * 63 + ".example"
     names = [long, "API.Example.ORG", "bücher.example", "2001:DB8::0001"]
-    assert "Sign the certificate" in site.run(vmlops_server_names=names)
+    assert "Make the certificate" in site.run(vmlops_server_names=names)
     site.verify()
     signed = site.load()
     alternatives = signed.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -149,7 +149,7 @@ def test_names_in_capitals_international_and_long_ones_are_signed_once(site: Sit
     ]
     assert site.run(vmlops_server_names=names) == ""
 
-    assert "Sign the certificate" in site.run(vmlops_server_names=[long])
+    assert "Make the certificate" in site.run(vmlops_server_names=[long])
     site.verify()
     assert not site.load().subject.get_attributes_for_oid(NameOID.COMMON_NAME)
 

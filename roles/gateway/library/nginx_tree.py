@@ -98,6 +98,8 @@ def main() -> None:
     if strays or MAIN not in files:
         module.fail_json(msg=f"files must be {MAIN} and files in {directory}/, not {', '.join(strays) or 'without it'}")
 
+    if module.check_mode and not path.is_dir():  # nginx is not installed yet
+        module.exit_json(changed=True, diff={"before": "", "after": render(files)})
     live = read(path, directory)
     if live == files:
         module.exit_json(changed=False)
