@@ -101,6 +101,10 @@ rollback: ## Go back to the release before
 verdict: ## Is v2 fit to become v1? Promote, wait or go back, with the evidence
 	$(host) playbook playbooks/verdict.yml
 
+.PHONY: credentials
+credentials: ## Make and show random passwords for what ENVIRONMENT (production) refers to as vault_…password; kept outside git
+	$(host) credentials
+
 # --- the model ---
 
 .PHONY: model model-import compare-models bench-model score test-public

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from host import audit, box, checks, cluster, machine, packages
+from host import audit, box, checks, cluster, credentials, machine, packages
 from host.commands import ROOT, Problem
 
 
@@ -52,6 +52,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "predict": lambda *headers: replace([*machine.predict(*headers), "-sS", "--include"]),
     "box": box.build,
     "test-vm": machine.test_vm,
+    "credentials": lambda: credentials.credentials(os.environ.get("ENVIRONMENT") or "production"),
     "audit": audit.audit,
     "uv": lambda *words: sys.exit(packages.uv(list(words))),
 }
