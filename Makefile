@@ -3,7 +3,7 @@
 SHELL := /bin/sh
 
 # What a person sets reaches the programs through the environment, as it stands: neither make nor a shell reads it.
-variables := BOX CMD CPUS DATA ENVIRONMENT GRAFANA_PORT HTTPS_PORT HTTP_PORT INPUT KEEP MAX_ERRORS MEMORY MODEL OUTPUT PROBABILITIES PROMETHEUS_PORT PROVIDER QUICK SUITE TEXT UPGRADE
+variables := BOX CMD CPUS DATA ENVIRONMENT GRAFANA_PORT HTTPS_PORT HTTP_PORT INPUT KEEP LABEL MAX_ERRORS MEMORY MODEL NAME OUTPUT PROBABILITIES PROMETHEUS_PORT PROVIDER QUICK SUITE TARGET TEXT TRUST UPGRADE
 $(foreach name,$(variables),$(if $(filter undefined,$(origin $(name))),,$(eval override export $(name) := $$(value $(name)))))
 ifeq ($(origin DATA),undefined)
 export DATA := data/tweet_emotions.csv
@@ -108,18 +108,19 @@ credentials: ## Make and show random passwords for what ENVIRONMENT (production)
 # --- the model ---
 
 .PHONY: model model-import compare-models bench-model score test-public
-model: .venv/control ## Train, evaluate and compile; DATA=path for other data
-	python -m model --data "$$DATA"
+model: .venv/control ## Train, evaluate and compile; DATA=path for other texts, TEXT= and LABEL= name its columns
+	python -m model --data "$$DATA" $(if $(TEXT),--text "$$TEXT") $(if $(LABEL),--label "$$LABEL") $(if $(NAME),--name "$$NAME")
 
-model-import: .venv/control ## Serve a fitted pipeline of yours: MODEL=path of a joblib file
+model-import: .venv/import ## Serve a fitted estimator of yours: MODEL=path DATA=csv TARGET=column; TRUST=1 for a pickle
 	@[ -n "$$MODEL" ] || { echo "vmlops: MODEL is not set: make model-import MODEL=path" >&2; exit 1; }
-	python -m model.importing --model "$$MODEL" --data "$$DATA"
+	@python -m model.importing --model "$$MODEL" $(if $(filter file,$(origin DATA)),,--data "$$DATA") $(if $(TARGET),--target "$$TARGET") \
+		$(if $(TEXT),--text "$$TEXT") $(if $(NAME),--name "$$NAME") $(if $(TRUST),--trust)
 
 compare-models: .venv/control ## The comparison that the recipe was chosen by, to build/model-comparison.md
 	@mkdir -p build
 	python -m model.compare --data "$$DATA" --output build/model-comparison.md
 
-bench-model: .venv/bench model/artifacts/manifest.json ## What a prediction takes, beside scikit-learn and onnxruntime
+bench-model: .venv/import model/artifacts/manifest.json ## What a prediction takes, beside scikit-learn and onnxruntime
 	python -m model.bench --data "$$DATA" --output docs/model-benchmarks.md
 
 score: .venv/batch model/artifacts/manifest.json ## Score a file of any size: INPUT=path OUTPUT=path, TEXT=column, PROBABILITIES=1, MAX_ERRORS=n, MODEL=dir
@@ -200,7 +201,7 @@ profile: check-host .venv/control model/artifacts/manifest.json ## Where a reque
 # --- dependencies ---
 
 # Each may be constrained by those before it.
-locks := bootstrap api train control sklearn test batch audit bench browser bench-profile bench-reference bench-bentoml bench-litserve bench-mlserver
+locks := bootstrap api train control import sklearn onnx test batch audit browser bench-profile bench-reference bench-bentoml bench-litserve bench-mlserver
 
 .PHONY: locks
 locks: .venv/control ## Make the hashed requirements files anew from their .in files; UPGRADE=1 takes newer versions
@@ -218,8 +219,12 @@ audit: .venv/audit ## Known vulnerabilities of what is locked, and licences
 	$(host) venv requirements/control.txt requirements/train.txt
 	@touch $@
 
-.venv/test: requirements/test.txt requirements/api.txt requirements/batch.txt .venv/control
-	$(host) venv requirements/control.txt requirements/train.txt requirements/api.txt requirements/batch.txt requirements/test.txt
+.venv/import: requirements/import.txt requirements/api.txt .venv/control
+	$(host) venv requirements/control.txt requirements/train.txt requirements/api.txt requirements/import.txt
+	@touch $@
+
+.venv/test: requirements/test.txt requirements/batch.txt .venv/import
+	$(host) venv requirements/control.txt requirements/train.txt requirements/api.txt requirements/import.txt requirements/batch.txt requirements/test.txt
 	@touch $@
 
 .venv/batch: requirements/batch.txt .venv/control
@@ -228,10 +233,6 @@ audit: .venv/audit ## Known vulnerabilities of what is locked, and licences
 
 .venv/audit: requirements/audit.txt .venv/test
 	$(host) venv requirements/audit.txt
-	@touch $@
-
-.venv/bench: requirements/bench.txt .venv/test
-	$(host) venv requirements/bench.txt
 	@touch $@
 
 .venv/browser: requirements/browser.txt .venv/test

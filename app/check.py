@@ -21,19 +21,21 @@ from app.engines.loading import load_engine
 from app.factory import create_app
 from app.settings import SHARED_MEMORY, Settings, Version
 
-SENTENCE = "Oh yeah, that was soooo cool!"
 # FastAPI is part of the release, and so is what only gunicorn imports; the servers would miss them late.
 REQUESTS = (("GET", "/openapi.json"), ("GET", "/docs/swagger-ui.css"), ("POST", "/predict"))
 SERVER = ("app.worker", "uvloop", "httptools")
 
 
-async def ask(settings: Settings, engine: Engine) -> str:
-    """The label that the API gives. Raises RuntimeError where any answer is not 200."""
+async def ask(settings: Settings, engine: Engine) -> object:
+    """The prediction that the API gives for the signature's typical input. Raises RuntimeError where an answer is not 200."""
+    signature = engine.signature
+    names = [column.name for column in signature.columns]
+    body = {"sentence": signature.typical} if signature.takes_text else dict(zip(names, signature.typical, strict=True))
     app = create_app(settings, engine)
     sent: list[Any] = []
 
     async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": json.dumps({"sentence": SENTENCE}).encode()}
+        return {"type": "http.request", "body": json.dumps(body).encode()}
 
     async def send(message: Any) -> None:
         sent.append(message)
@@ -45,8 +47,7 @@ async def ask(settings: Settings, engine: Engine) -> str:
         await app(scope, receive, send)
         if sent[0]["status"] != 200:
             raise RuntimeError(f"{method} {path} answered {sent[0]['status']}")
-    label: str = json.loads(sent[1]["body"])["prediction"]
-    return label
+    return json.loads(sent[1]["body"])["prediction"]
 
 
 def main(arguments: list[str]) -> int:
@@ -60,7 +61,7 @@ def main(arguments: list[str]) -> int:
         for module in SERVER:
             importlib.import_module(module)
         engine = load_engine(directory)
-        engine.score(SENTENCE)  # what fails here is told as it is; the API would only say 500
+        engine.score(engine.signature.typical)  # what fails here is told as it is; the API would only say 500
         for version in get_args(Version):
             settings = Settings(version, "127.0.0.1:0", "check", directory, "check", "error", SHARED_MEMORY)
             label = asyncio.run(ask(settings, engine))

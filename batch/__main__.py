@@ -18,6 +18,7 @@ from distributed.security import Security
 from app.engines.artifact import ArtifactError
 from app.engines.engine import Engine
 from app.engines.loading import load_engine
+from app.engines.signature import text_of
 from batch.run import Position, Run, TooManyErrors
 from batch.scoring import Model, Task, probability_column
 from batch.tables import Source, TableError, encoder, open_source
@@ -107,10 +108,16 @@ def arguments() -> argparse.Namespace:
 
 def prepare(options: argparse.Namespace, engine: Engine) -> tuple[Source, Run]:
     """Everything that can be wrong before any work is done. Raises TableError."""
+    if not engine.signature.takes_text:
+        raise TableError(f"the model {engine.signature.model} takes columns; files are scored by models of texts only")
     source = open_source(options.input)
     column = text_column(source, options.text, options.input)
     number, text = pa.float64(), pa.string()
-    probabilities = {probability_column(label): number for label in engine.labels} if options.probabilities else {}
+    probabilities = (
+        {probability_column(text_of(label)): number for label in engine.signature.labels}
+        if options.probabilities
+        else {}
+    )
     added = {"prediction": text, "confidence": number, **probabilities, "model_version": text}
     task = Task(source.decoder(), encoder(options.output, source, added), column, options.probabilities)
     about = f"{engine.model_version} {column} {sorted(added)}"

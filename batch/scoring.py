@@ -12,6 +12,7 @@ from distributed import Worker, WorkerPlugin
 from app.engines.engine import Engine
 from app.engines.loading import load_engine
 from app.engines.scorer import CompiledEngine
+from app.engines.signature import text_of
 from batch.tables import Bad, Decoder, Encoder, Piece, Row
 from batch.vectorised import VectorisedEngine
 
@@ -83,12 +84,12 @@ class Task(NamedTuple):
             return []
         if isinstance(_engine, VectorisedEngine):
             labels, probabilities = _engine.scores(texts)
-            names = [_engine.labels[number] for number in labels]
+            names = [text_of(_engine.signature.labels[number]) for number in labels]
             rows = probabilities.tolist()
             confidences = probabilities[np.arange(len(labels)), labels].tolist()
         else:
             scores = _engine.score_batch(texts)
-            names = [score.label for score in scores]
+            names = [text_of(score.label) for score in scores]
             rows = [score.probabilities for score in scores]
             confidences = [score.confidence for score in scores]
         return [
@@ -100,7 +101,10 @@ class Task(NamedTuple):
         """The columns that are added to a row."""
         added: Row = {"prediction": label, "confidence": confidence}
         if self.all_probabilities:
-            added |= {probability_column(name): p for name, p in zip(engine.labels, probabilities, strict=True)}
+            added |= {
+                probability_column(name): p
+                for name, p in zip(map(text_of, engine.signature.labels), probabilities, strict=False)
+            }
         return {**added, "model_version": engine.model_version}
 
     def _one_by_one(self, rows: Sequence[tuple[int, Row]], bad: list[Bad]) -> bytes:

@@ -163,7 +163,7 @@ class VectorisedEngine(CompiledEngine):
             (folding if _by_word(spec) else self._others).append(vectorizer)
         self._words = [(Words(vectorizers), vectorizers) for vectorizers in by_word.values() if vectorizers]
         self._idfs = np.asarray(self._idf)
-        self._rows = np.asarray(self._weights).reshape(len(self._idfs), len(self.labels))
+        self._rows = np.asarray(self._weights).reshape(len(self._idfs), len(self._labels))
         # Each step of the trie as one number, in order: the node it starts from, and the symbol.
         children = np.asarray(self._children, np.int64)
         parents = np.repeat(np.arange(len(children) - 1), np.diff(children))
@@ -183,7 +183,7 @@ class VectorisedEngine(CompiledEngine):
         sure = best[:, -1] - best[:, -2] >= _TIE  # false for NaN as well
         for row in np.flatnonzero(~sure).tolist():
             alone = self.score(texts[row])
-            labels[row] = self.labels.index(alone.label)
+            labels[row] = self._labels.index(alone.label)
             probabilities[row] = alone.probabilities
         return Scores(labels, probabilities)
 

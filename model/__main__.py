@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from app.engines.artifact import sha256
-from model import dataset, manifest, measures, parity, report, train
+from model import dataset, extremes, manifest, measures, parity, report, signing, train
 from model.compile import compiled
 from model.dataset import Dataset
 from model.progress import Progress
@@ -34,7 +34,7 @@ def compared_with(texts: list[str], labels: measures.Labels, held: list[str]) ->
     }
 
 
-def build(data: Dataset, output: Path, progress: Progress) -> dict[str, Any]:
+def build(data: Dataset, output: Path, progress: Progress, name: str = "emotion") -> dict[str, Any]:
     """Makes model.joblib, report/ and artifacts/ in `output`, all or none, and returns the manifest.
 
     Raises Disparity should the compiled scorer not do what the pipeline does.
@@ -45,8 +45,8 @@ def build(data: Dataset, output: Path, progress: Progress) -> dict[str, Any]:
             tuning = train.tune(train.features(), train.RECIPE, texts, labels, report=progress.detail)
         with progress.stage("Evaluating on the held-out fifth"):
             # By the scorer that will serve, so that what is measured is what is served.
-            with tempfile.TemporaryDirectory() as name:
-                scores = compiled(train.fit(texts, labels, tuning), Path(name), data).score_batch(held_texts)
+            with tempfile.TemporaryDirectory() as scratch:
+                scores = compiled(train.fit(texts, labels, tuning), Path(scratch), data).score_batch(held_texts)
             p = np.array([score.probabilities for score in scores])
             others = compared_with(texts, labels, held_texts)
         with progress.stage("Fitting on all texts"):
@@ -54,15 +54,15 @@ def build(data: Dataset, output: Path, progress: Progress) -> dict[str, Any]:
             joblib.dump(pipeline, made / "model.joblib")
         with progress.stage("Compiling, and comparing with scikit-learn on every text"):
             (made / "artifacts").mkdir()
-            engine = compiled(pipeline, made / "artifacts", data)
+            engine = compiled(pipeline, made / "artifacts", data, signing.of_texts(pipeline, name))
             final = manifest.write(
                 made / "artifacts",
                 "compiled",
-                engine.labels,
+                engine.signature,
                 data,
                 scorer=engine.manifest["scorer"],
                 metrics=measures.measure(p, held),
-                baseline=measures.baseline(held_texts, scores, engine.labels),
+                baseline=measures.baseline(held_texts, scores, engine.signature),
                 training={
                     "strength": tuning.strength,
                     "calibration": tuning.method,
@@ -70,31 +70,36 @@ def build(data: Dataset, output: Path, progress: Progress) -> dict[str, Any]:
                     "rebalancing": train.REBALANCING,
                 },
                 features=pipeline["classifier"].n_features_in_,
-                parity=parity.check(pipeline, engine, data.texts),
+                parity=parity.check(pipeline, engine, [*data.texts, *extremes.texts(data.texts)]),
             )
         with progress.stage("Writing the report"):
             (made / "report").mkdir()
             report.write(made / "report", data, held, p, others, final)
             # Not among the artifacts: scikit-learn pickles an address, so that no two files are the same.
             about = {"name": "model.joblib", "sha256": sha256(made / "model.joblib")}
-            about |= {key: final[key] for key in ("model_version", "data", "lock", "libraries", "labels", "metrics")}
+            about |= {key: final[key] for key in ("model_version", "data", "lock", "libraries", "signature", "metrics")}
             (made / "report" / "pipeline.json").write_text(json.dumps(about, indent=1) + "\n")
     return final
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m model", description="Train, evaluate and compile.")
-    parser.add_argument("--data", type=Path, required=True, help="CSV with the columns sentiment and content")
+    parser.add_argument("--data", type=Path, required=True, help="CSV with a column of labels and one of texts")
+    parser.add_argument("--label", default=dataset.COLUMNS[0], help="column of the labels (default: %(default)s)")
+    parser.add_argument("--text", default=dataset.COLUMNS[1], help="column of the texts (default: %(default)s)")
+    parser.add_argument("--name", help="of the model (default: from the file's)")
     parser.add_argument("--output", type=Path, default=manifest.OUTPUT, help="directory (default: model)")
     arguments = parser.parse_args()
     try:
-        data = dataset.read(arguments.data)
+        data = dataset.read(arguments.data, arguments.label, arguments.text)
     except dataset.DataError as error:
         print(error, file=sys.stderr)
         return 1
     print(f"{data.path}: {len(data.texts):,} texts, {len(data.counts())} labels", file=sys.stderr)
+    ours = tuple(data.counts()) == dataset.LABELS
+    name = arguments.name or ("emotion" if ours else signing.slug(arguments.data))
     with train.one_thread():
-        made = build(data, arguments.output, Progress())
+        made = build(data, arguments.output, Progress(), name)
     m = made["metrics"]
     print(
         f"Model {made['model_version']}: accuracy {m['accuracy']:.3f}, macro-F1 {m['macro_f1']:.3f}, "

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
 from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer, TfidfVectorizer
 from sklearn.feature_selection import SelectorMixin
+from sklearn.model_selection._search import BaseSearchCV
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import MaxAbsScaler
 
 from app.engines.engine import Engine
 from app.engines.loading import load_engine
 from app.engines.scorer import bucket
-from model import manifest
+from app.engines.signature import Signature
+from model import manifest, signing
 from model.dataset import Dataset
 from model.linear import Floats, NotCompilable, linear
+from model.parity import SINGLE_TOLERANCE, TOLERANCE
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -40,15 +44,30 @@ class Features(NamedTuple):
 def compile_pipeline(pipeline: Pipeline, directory: Path) -> dict[str, Any]:
     """Writes the arrays into `directory` and returns the manifest's entry `scorer`.
 
-    Raises NotCompilable before anything is written.
+    Raises NotCompilable, whatever it is that the arrays cannot express, before anything is written.
     """
+    try:
+        scorer, arrays = _compile(pipeline)
+    except NotCompilable:
+        raise
+    except Exception as error:  # a part that is not what its class usually is
+        raise NotCompilable(f"what raises {type(error).__name__}: {' '.join(str(error).split())}") from None
+    for name, array in arrays.items():
+        np.save(directory / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
+    return scorer
+
+
+def _compile(pipeline: Any) -> tuple[dict[str, Any], Arrays]:
+    """The manifest's entry, and the arrays. Raises NotCompilable."""
+    pipeline = unwrapped(pipeline)
     if not isinstance(pipeline, Pipeline):
         raise NotCompilable(f"a {type(pipeline).__name__} is not a Pipeline")
     first, *others = [step for _, step in pipeline.steps[:-1] if step not in (None, "passthrough")] or [None]
     features = _features(first)
     if others and type(others[0]) is TfidfTransformer:
         features = [_weigh(features, others.pop(0))]
-    coef, intercept, link = linear(pipeline.steps[-1][1])
+    coef, intercept, link, decides_by = linear(unwrapped(pipeline.steps[-1][1]))
+    coef, intercept = coef.astype(np.float64), intercept.astype(np.float64)
     for step in reversed(others):
         coef = _unfold(coef, step)
 
@@ -62,18 +81,45 @@ def compile_pipeline(pipeline: Pipeline, directory: Path) -> dict[str, Any]:
         # Softmax does not see what all labels have in common, but explanations would show it.
         coef, intercept = coef - coef.mean(axis=0), intercept - intercept.mean()
 
+    if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
+        raise NotCompilable("weights that are not finite")
     arrays, specs = _trie(features, coef)
     arrays["intercept"] = intercept
-    for name, array in arrays.items():
-        np.save(directory / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
-    return {**form, "link": link, "vectorizers": specs}
+    if not all(np.isfinite(array).all() for array in arrays.values()):
+        raise NotCompilable("an idf that is not finite")
+    return {**form, "link": link, "decides_by": decides_by, "vectorizers": specs}, arrays
 
 
-def compiled(pipeline: Pipeline, directory: Path, data: Dataset) -> Engine:
+def unwrapped(estimator: Any) -> Any:
+    """What a search found; anything else as it is."""
+    return estimator.best_estimator_ if isinstance(estimator, BaseSearchCV) else estimator
+
+
+def tolerance(pipeline: Any) -> float:
+    """How far a probability may be from scikit-learn's: more where that computes in 32 bits."""
+    small = any(
+        getattr(value, "dtype", None) == np.float32 and isinstance(value, np.ndarray)
+        for value in _fitted(unwrapped(pipeline))
+    )
+    return SINGLE_TOLERANCE if small else TOLERANCE
+
+
+def _fitted(step: Any) -> Iterator[Any]:
+    """The attributes of an estimator and of the parts of a pipeline."""
+    for _, part in [*getattr(step, "steps", ()), *getattr(step, "transformer_list", ())]:
+        yield from _fitted(part)
+    if isinstance(step, BaseEstimator):
+        yield from vars(step).values()
+        if isinstance(step, TfidfVectorizer) and step.use_idf:
+            yield step.idf_
+
+
+def compiled(pipeline: Any, directory: Path, data: Dataset, signature: Signature | None = None) -> Engine:
     """The engine of a fitted pipeline, with its artifacts in `directory`; their manifest lacks what only an evaluation
     can tell. Raises NotCompilable."""
     scorer = compile_pipeline(pipeline, directory)
-    manifest.write(directory, "compiled", pipeline.classes_, data, scorer=scorer, metrics={}, baseline={})
+    signature = signature or signing.of_texts(pipeline, "model")
+    manifest.write(directory, "compiled", signature, data, scorer=scorer, metrics={}, baseline={})
     return load_engine(directory)
 
 
@@ -92,15 +138,16 @@ def _features(step: Any) -> list[Features]:
     if not isinstance(step.analyzer, str) or callable(step.strip_accents) or step.input != "content":
         raise NotCompilable("a vectorizer with an analyzer, strip_accents or input of its own")
     size = len(step.vocabulary_)
+    idf = step.idf_.astype(np.float64) if type(step) is TfidfVectorizer and step.use_idf else np.ones(size)
     if type(step) is CountVectorizer:
         return [Features(step, 1.0, np.ones(size), False, None)]
-    return [Features(step, 1.0, step.idf_ if step.use_idf else np.ones(size), step.sublinear_tf, step.norm)]
+    return [Features(step, 1.0, idf, step.sublinear_tf, step.norm)]
 
 
 def _weigh(features: list[Features], step: TfidfTransformer) -> Features:
     if len(features) > 1 or type(features[0].vectorizer) is not CountVectorizer:
         raise NotCompilable("a TfidfTransformer that follows anything but one CountVectorizer")
-    idf = step.idf_ if step.use_idf else features[0].idf
+    idf = step.idf_.astype(np.float64) if step.use_idf else features[0].idf
     return features[0]._replace(idf=idf, sublinear_tf=step.sublinear_tf, norm=step.norm)
 
 

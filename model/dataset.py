@@ -1,16 +1,18 @@
-"""The training data: a CSV file with the columns `sentiment` and `content`, checked before anything is made of it."""
+"""Labelled texts: two columns of a CSV file, checked before anything is made of them."""
 
 from __future__ import annotations
 
-import csv
-import hashlib
 from collections import Counter
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
+from typing import Any
 
-# The emotions of the data set that this system is meant for. Only the checks below know them: what is served are the
-# labels of the manifest.
+from model import sheet
+from model.sheet import DataError
+
+__all__ = ["COLUMNS", "FEWEST", "LABELS", "DataError", "Dataset", "read"]
+
+# The emotions of the shipped data. Nothing asks for them but the tests of that file, and the model's name.
 LABELS = (
     "anger",
     "boredom",
@@ -26,12 +28,8 @@ LABELS = (
     "surprise",
     "worry",
 )
-COLUMNS = ("sentiment", "content")
+COLUMNS = ("sentiment", "content")  # of the labels and the texts, where nobody names others
 FEWEST = 20  # rows of a label: two in each fold of what is left beside the held-out fifth, with some to spare
-
-
-class DataError(Exception):
-    """Data that cannot be trained on. The message is one line: file, line, what is wrong, remedy."""
 
 
 @dataclass(frozen=True)
@@ -47,53 +45,33 @@ class Dataset:
         """Rows by label, in alphabetical order."""
         return dict(sorted(Counter(self.labels).items()))
 
+    def about(self) -> dict[str, Any]:
+        """The manifest's entry `data`."""
+        return {"name": self.path.name, "sha256": self.sha256, "rows": len(self.texts), "labels": self.counts()}
 
-def read(path: Path) -> Dataset:
-    """The data set in `path`. Raises DataError for the first thing that is wrong with it."""
 
-    def error(line: int | None, wrong: str, remedy: str) -> DataError:
-        return DataError(f"{path}:{line}: {wrong}; {remedy}" if line else f"{path}: {wrong}; {remedy}")
-
+def read(path: Path, label: str = COLUMNS[0], text: str = COLUMNS[1], fewest: int = FEWEST) -> Dataset:
+    """The data set in `path`, from the columns named. Raises DataError for the first thing that is wrong with it."""
     try:
-        raw = path.read_bytes()
-    except OSError as reason:
-        raise error(
-            None, f"cannot be read ({reason.strerror})", "give an existing CSV file: make model DATA=path"
-        ) from None
-    try:
-        content = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as reason:
-        line = raw.count(b"\n", 0, reason.start) + 1
-        raise error(line, f"byte 0x{raw[reason.start]:02x} is not UTF-8", "save the file as UTF-8") from None
-
-    # newline="": a line feed inside of quotes is the text's own.
-    reader = csv.reader(StringIO(content, newline=""), strict=True)
-    line = 1
-    texts, labels = [], []
-    try:
-        header = next(reader, [])
-        for column in COLUMNS:
-            if header.count(column) != 1:
-                found = ", ".join(header) or "nothing"
-                raise error(1, f"the header is {found}", f"name the columns {' and '.join(COLUMNS)}, once each")
-        sentiment, text = map(header.index, COLUMNS)
-        line = reader.line_num + 1
-        for row in reader:
-            if len(row) != len(header):
-                raise error(line, f"{len(row)} fields, the header has {len(header)}", "quote texts that contain commas")
-            if row[sentiment] not in LABELS:
-                raise error(line, f"unknown label {row[sentiment]!r}", f"use one of {', '.join(LABELS)}")
-            if not row[text].strip():
-                raise error(line, "the text is empty", "write one or delete the row")
-            texts.append(row[text])
-            labels.append(row[sentiment])
-            line = reader.line_num + 1
-    except csv.Error as reason:
-        remedy = 'close every quote that is opened, and double quotes inside of quoted texts: "so ""nice"""'
-        raise error(line, f"the quoting of the row that begins here is broken ({reason})", remedy) from None
-    dataset = Dataset(path, hashlib.sha256(raw).hexdigest(), texts, labels)
+        rows = sheet.read(path, (label, text))
+    except DataError as error:
+        if (label, text) == COLUMNS and "name the columns" in str(error):
+            raise DataError(f"{error}, or say which they are: TEXT=column LABEL=column") from None
+        raise
+    label_at, text_at = map(rows.header.index, (label, text))
+    for line, row in rows.rows:
+        if not row[label_at].strip():
+            raise rows.error(line, "the label is empty", "write one or delete the row")
+        if not row[text_at].strip():
+            raise rows.error(line, "the text is empty", "write one or delete the row")
+    texts = [row[text_at] for _, row in rows.rows]
+    dataset = Dataset(path, rows.sha256, texts, [row[label_at].strip() for _, row in rows.rows])
     counts = dataset.counts()
-    for label in LABELS:
-        if counts.get(label, 0) < FEWEST:
-            raise error(None, f"{counts.get(label, 0)} rows of {label!r}", f"give at least {FEWEST} of each label")
+    if fewest and len(counts) < 2:
+        raise DataError(f"{path}: {len(counts)} labels in the column {label!r}; give at least two")
+    rare = [name for name, count in counts.items() if count < fewest]
+    if rare:
+        few = ", ".join(f"{counts[name]} of {name!r}" for name in rare[:3])
+        more = f" and {len(rare) - 3} more labels" if len(rare) > 3 else ""
+        raise DataError(f"{path}: only {few}{more}; give at least {fewest} rows of each label")
     return dataset

@@ -1,122 +1,269 @@
-"""python -m model.importing --model JOBLIB: artifacts from a pipeline that somebody else trained.
+"""python -m model.importing --model FILE: artifacts from an estimator that somebody else fitted.
 
-What can be compiled is compiled; anything else is to be served by the engine `sklearn`, with the library versions of
-this environment.
+The engines are tried from the fastest on, and the first one that agrees with the estimator on every input serves it:
+`compiled` (texts), `onnx` (tables), `sklearn` (everything). What each was refused for is said.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import shutil
 import sys
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.base import BaseEstimator
+import skops.io
 
+from app import check as release
 from app.engines.artifact import ArtifactError, sha256
 from app.engines.engine import Engine
 from app.engines.loading import load_engine
-from app.engines.sklearn_engine import PIPELINE, load_pipeline
-from model import dataset, manifest, measures, parity, train
-from model.compile import compiled
+from app.engines.signature import Input, Signature, text_of
+from app.engines.sklearn_engine import ESTIMATOR
+from app.settings import SHARED_MEMORY, Settings
+from model import dataset, extremes, manifest, measures, onnx, opening, parity, signing, table, train
+from model.compile import compile_pipeline, tolerance
 from model.dataset import Dataset
 from model.linear import NotCompilable
-
-_INSTALLED = {"sklearn", "numpy", "scipy", "builtins"}  # top-level modules that a target has
-
-
-class Unservable(Exception):
-    """A model that no engine can serve. The message is one line."""
+from model.sheet import DataError
+from model.signing import Unservable
+from model.table import Table
 
 
-def check(path: Path) -> Any:
-    """The fitted text classifier in a joblib file. Raises ArtifactError or Unservable, which say what is wrong."""
-    if not path.is_file():
-        raise Unservable(f"{path}: there is no such file; make model-import MODEL=path")
-    pipeline = load_pipeline(path)
-    if not callable(getattr(pipeline, "predict_proba", None)):
-        remedy = "wrap its classifier in CalibratedClassifierCV"
-        raise Unservable(f"{path}: the {type(pipeline).__name__} in it has no predict_proba; {remedy}")
-    for module in sorted(_modules(pipeline) - _INSTALLED):
-        raise Unservable(
-            f"{path}: it needs the module {module}, which targets do not have; use scikit-learn's own parts"
-        )
-    try:
-        p = pipeline.predict_proba(["a text", ""])
-    except Exception as error:  # whatever a pipeline for other input raises
-        remedy = "save the whole pipeline, vectorizer and classifier, after fit"
-        said = " ".join(str(error).split())
-        raise Unservable(f"{path}: it does not take texts ({type(error).__name__}: {said}); {remedy}") from None
-    if p.shape != (2, len(pipeline.classes_)) or not np.isfinite(p).all():
-        raise Unservable(
-            f"{path}: its probabilities are {p.shape}, not one for each of {len(pipeline.classes_)} labels"
-        )
-    return pipeline
+class Tried(NamedTuple):
+    """A way to serve an estimator."""
+
+    engine: str
+    make: Callable[[Path], dict[str, Any]]  # writes the files, and returns further entries of the manifest
+    tolerance: float
 
 
-def _modules(part: Any) -> set[str]:
-    """Top-level modules of the classes and functions in an estimator's parameters."""
-    if isinstance(part, BaseEstimator):
-        inner = [_modules(value) for value in part.get_params(deep=False).values()]
-        return {type(part).__module__.partition(".")[0]}.union(*inner)
-    if isinstance(part, (list, tuple)):
-        return set().union(*map(_modules, part))
-    if callable(part):
-        return {str(getattr(part, "__module__", None) or "builtins").partition(".")[0]}
-    return set()
+class Reference:
+    """An estimator that is given inputs as whoever fitted it gave them: a table with named columns, where it knows names."""
+
+    def __init__(self, estimator: Any, signature: Signature) -> None:
+        self._estimator = estimator
+        self._names = [column.name for column in signature.columns]
+        self._named = hasattr(estimator, "feature_names_in_")
+
+    def predict(self, inputs: Sequence[Input]) -> Any:
+        return self._estimator.predict(self._given(inputs))
+
+    def predict_proba(self, inputs: Sequence[Input]) -> Any:
+        return self._estimator.predict_proba(self._given(inputs))
+
+    def _given(self, inputs: Sequence[Input]) -> Any:
+        if not self._names:
+            return list(inputs)
+        import pandas as pd
+
+        columns = zip(self._names, zip(*inputs, strict=True), strict=True)
+        frame = pd.DataFrame({name: pd.Series(map(_present, values), dtype=_dtype(values)) for name, values in columns})
+        return frame if self._named else frame.to_numpy()
 
 
-def build(path: Path, data: Dataset, output: Path) -> Engine:
+def _present(value: Any) -> Any:
+    return np.nan if value is None else value
+
+
+def _dtype(values: Sequence[Any]) -> Any:
+    """As pandas.read_csv would have it."""
+    kinds = {type(value) for value in values}
+    if kinds <= {int, float, type(None)}:
+        return np.int64 if kinds == {int} else np.float64
+    return np.bool_ if kinds == {bool} else object
+
+
+def takes_text(estimator: Any) -> bool:
+    """Whether an estimator takes texts rather than columns."""
+    return not hasattr(estimator, "n_features_in_") and not hasattr(estimator, "feature_names_in_")
+
+
+def build(path: Path, data: Dataset | Table | None, output: Path, *, name: str = "", trust: bool = False) -> Engine:
     """Makes artifacts/ in `output` from the model in `path`, or nothing, and returns the engine that serves it.
 
-    The data says what predictions look like in normal times, and where its labels are the model's, how good they are.
+    The data says what inputs and predictions look like in normal times, and where it has the labels, how good they are.
     Raises ArtifactError, Unservable.
     """
-    pipeline = check(path)
-    labels = [str(label) for label in pipeline.classes_]
-    about: dict[str, Any] = {"source": {"name": path.name, "sha256": sha256(path)}}
-    with manifest.staging(output) as made:
+    return serve(opening.estimator(path, trust), path, data, output, name)
+
+
+def serve(estimator: Any, path: Path, data: Dataset | Table | None, output: Path, name: str = "") -> Engine:
+    """As `build`, of an estimator that is open already."""
+    name = name or signing.slug(path)
+    served = opening.by_position(estimator)
+    inputs: list[Input]
+    odd: Sequence[Input]
+    target: list[Any]
+    try:
+        if isinstance(data, Dataset):
+            signature = signing.of_texts(estimator, name)
+            inputs, target = list(data.texts), list(data.labels)
+            odd = extremes.texts(data.texts)
+        else:
+            signature = signing.of_table(estimator, name, data)
+            inputs = list(data.rows([column.name for column in signature.columns])) if data else _drawn(signature)
+            target = list(data.target or []) if data else []
+            odd = extremes.rows(signature)
+        reference = Reference(estimator, signature)
+        _check(reference, signature, inputs)
+    except Unservable as error:
+        raise Unservable(f"{path}: {error}") from None
+    with manifest.staging(output) as made, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the estimator's own: it was judged above
         directory = made / "artifacts"
-        directory.mkdir()
-        try:
-            tried = compiled(pipeline, directory, data)
-            about |= {"scorer": tried.manifest["scorer"], "parity": parity.check(pipeline, tried, data.texts)}
-            engine = "compiled"
-        except (NotCompilable, parity.Disparity) as reason:
-            print(f"{path}: served by scikit-learn itself, since the scorer does not know {reason}", file=sys.stderr)
-            shutil.rmtree(directory)
+        about = data or _NoData()
+        source = {"name": path.name, "sha256": sha256(path)}
+        for tried in _ways(served, signature):
+            shutil.rmtree(directory, ignore_errors=True)
             directory.mkdir()
-            shutil.copyfile(path, directory / PIPELINE)
-            manifest.write(directory, "sklearn", labels, data, metrics={}, baseline={})
-            engine = "sklearn"
-        scores = load_engine(directory).score_batch(data.texts)
-        p = np.array([score.probabilities for score in scores])
-        known = labels == sorted(set(data.labels))
-        metrics = measures.measure(p, np.array(data.labels)) if known else {}
-        baseline = measures.baseline(data.texts, scores, labels)
-        manifest.write(directory, engine, labels, data, metrics=metrics, baseline=baseline, **about)
+            try:
+                entries = {"source": source, **tried.make(directory)}
+                manifest.write(directory, tried.engine, signature, about, metrics={}, baseline={}, **entries)
+                engine = load_engine(directory)
+                entries["parity"] = parity.check(reference, engine, inputs, tried.tolerance)
+                parity.check(reference, engine, odd, tried.tolerance)
+            except Exception as reason:  # whatever a library raises for what it cannot do, parity.Disparity included
+                if tried.engine == "sklearn":
+                    raise Unservable(f"{path}: no engine serves it as it is: {reason}") from None
+                print(
+                    f"{path}: not served by the engine {tried.engine}: {' '.join(str(reason).split())[:300]}",
+                    file=sys.stderr,
+                )
+                continue
+            break
+        scores = engine.score_batch(inputs)
+        metrics = measures.agreement(scores, target, signature) if target else {}
+        baseline = measures.baseline(inputs, scores, signature) if data else {}
+        manifest.write(directory, engine.name, signature, about, metrics=metrics, baseline=baseline, **entries)
+        _answers(directory)
     return load_engine(output / "artifacts")
+
+
+class _NoData:
+    def about(self) -> dict[str, Any]:
+        return {"name": None, "rows": 0}
+
+
+def _ways(estimator: Any, signature: Signature) -> list[Tried]:
+    def arrays(directory: Path) -> dict[str, Any]:
+        if not (signature.takes_text and signature.probabilities):
+            raise NotCompilable("anything but texts and their labels with probabilities")
+        return {"scorer": compile_pipeline(estimator, directory)}
+
+    def graph(double: bool) -> Callable[[Path], dict[str, Any]]:
+        def make(directory: Path) -> dict[str, Any]:
+            onnx.convert(estimator, signature, directory, double)
+            return {"bits": 64 if double else 32}
+
+        return make
+
+    def itself(directory: Path) -> dict[str, Any]:
+        skops.io.dump(estimator, directory / ESTIMATOR)
+        return {}
+
+    compiled = Tried("compiled", arrays, tolerance(estimator))
+    graphs = [Tried("onnx", graph(True), parity.TOLERANCE), Tried("onnx", graph(False), parity.SINGLE_TOLERANCE)]
+    return [*([compiled] if signature.takes_text else graphs), Tried("sklearn", itself, parity.TOLERANCE)]
+
+
+def _drawn(signature: Signature) -> list[Input]:
+    """Rows of numbers of several sizes, where there is no data."""
+    random = np.random.default_rng(0)
+    drawn = random.normal(size=(300, len(signature.columns))) * random.choice([0.1, 1, 100], size=(300, 1))
+    return [
+        tuple(
+            column.values[i % len(column.values)] if column.values else value
+            for column, value in zip(signature.columns, row, strict=True)
+        )
+        for i, row in enumerate(drawn.tolist())
+    ]
+
+
+def _check(reference: Reference, signature: Signature, inputs: Sequence[Input]) -> None:
+    """Raises Unservable where the estimator does not do for the data what the signature says."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            predicted = np.asarray(reference.predict(inputs))
+            p = np.asarray(reference.predict_proba(inputs)) if signature.probabilities else None
+    except Exception as error:  # whatever an estimator for other inputs raises
+        what = "texts" if signature.takes_text else "the rows of the data"
+        said = " ".join(str(error).split())[:300]
+        remedy = "save the whole pipeline, with all that comes before the model, and give data as it was fitted on"
+        raise Unservable(f"it does not take {what} ({type(error).__name__}: {said}); {remedy}") from None
+    if predicted.ndim > 1 and predicted.shape[1] > 1:
+        raise Unservable(
+            f"it gives {predicted.shape[1]} answers for each input (multilabel or multioutput); serve one model for each"
+        )
+    if signature.kind == "number":
+        if not np.isfinite(predicted.astype(float)).all():
+            raise Unservable("it predicts NaN or infinity for a row of the data; fit it on finite targets")
+        return
+    strange = sorted(
+        {text_of(label) for label in predicted.ravel().tolist()} - {text_of(label) for label in signature.labels}
+    )
+    if strange:
+        raise Unservable(f"it predicts {strange[0]!r}, which is none of its classes_; fit it again")
+    if p is not None:
+        if p.shape != (len(inputs), len(signature.labels)):
+            raise Unservable(f"its probabilities are {p.shape}, not one for each of {len(signature.labels)} labels")
+        wrong = np.flatnonzero(~(np.abs(p.sum(axis=1) - 1) < 1e-6))
+        if len(wrong):
+            total = p[wrong[0]].sum()
+            raise Unservable(
+                f"the probabilities of {len(wrong)} of {len(p)} inputs do not sum to 1 (the first to {total:.3g}); wrap the "
+                "classifier in CalibratedClassifierCV"
+            )
+
+
+def _answers(directory: Path) -> None:
+    """Raises Unservable where a release with these artifacts would be refused: the same check is made on the target."""
+    engine = load_engine(directory)
+    settings = Settings("v2", "127.0.0.1:0", "check", directory, "check", "error", SHARED_MEMORY)
+    try:
+        asyncio.run(release.ask(settings, engine))
+    except Exception as error:
+        raise Unservable(f"a release would refuse it: {error!r}") from None
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m model.importing", description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, required=True, help="a fitted pipeline, saved with joblib")
     parser.add_argument(
-        "--data", type=Path, required=True, help="texts to try it on: CSV, columns sentiment and content"
+        "--model", type=Path, required=True, help="a fitted estimator or pipeline: a skops or joblib file"
     )
+    parser.add_argument("--data", type=Path, help="inputs to try it on: CSV (texts: default, the shipped ones)")
+    parser.add_argument("--target", help="column of the data that the model predicts")
+    parser.add_argument("--text", help="column of the texts")
+    parser.add_argument("--name", default="", help="of the model (default: from the file's)")
+    parser.add_argument("--trust", action="store_true", help="open a pickle, in a sandbox")
     parser.add_argument("--output", type=Path, default=manifest.OUTPUT, help="directory (default: model)")
     arguments = parser.parse_args()
     try:
         with train.one_thread():
-            engine = build(arguments.model, dataset.read(arguments.data), arguments.output)
-    except (ArtifactError, Unservable, dataset.DataError) as error:
+            estimator = opening.estimator(arguments.model, arguments.trust)
+            data: Dataset | Table | None
+            if takes_text(estimator):
+                label, text = arguments.target or dataset.COLUMNS[0], arguments.text or dataset.COLUMNS[1]
+                data = dataset.read(arguments.data or SHIPPED, label, text, fewest=0)
+            else:
+                data = table.read(arguments.data, arguments.target) if arguments.data else None
+            engine = serve(estimator, arguments.model, data, arguments.output, arguments.name)
+    except (ArtifactError, Unservable, DataError) as error:
         print(error, file=sys.stderr)
         return 1
-    print(f"Model {engine.model_version}: {len(engine.labels)} labels, engine {engine.name}")
+    signature = engine.signature
+    gives = f"{len(signature.labels)} labels" if signature.labels else "a number"
+    takes = "texts" if signature.takes_text else f"{len(signature.columns)} columns"
+    print(f"Model {engine.model_version} ({signature.model}): takes {takes}, gives {gives}, engine {engine.name}")
     return 0
 
+
+SHIPPED = manifest.ROOT / "data" / "tweet_emotions.csv"
 
 if __name__ == "__main__":
     sys.exit(main())

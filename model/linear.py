@@ -28,6 +28,7 @@ class Linear(NamedTuple):
     coef: Floats
     intercept: Floats
     link: str  # a key of LINKS
+    decides_by: str = "logits"  # what `predict` takes the greatest of: "logits" or "probabilities"
 
     def logits(self, x: Any) -> Floats:
         """Of a matrix (n, f), dense or sparse: what the link is applied to, (n, k)."""
@@ -75,13 +76,19 @@ def _of_two(coef: Floats, intercept: Floats) -> Linear:
 
 def _calibrated(fitted: Any) -> Linear:
     base = fitted.estimator
-    if type(base) not in (LogisticRegression, LinearSVC, RidgeClassifier, SGDClassifier) or len(fitted.classes) == 2:
-        raise NotCompilable(f"a CalibratedClassifierCV of {type(base).__name__} with {len(fitted.classes)} labels")
+    if type(base) not in (LogisticRegression, LinearSVC, RidgeClassifier, SGDClassifier):
+        raise NotCompilable(f"a CalibratedClassifierCV of {type(base).__name__}")
+    two = len(fitted.classes) == 2
     if fitted.method == "temperature":
         factor = float(fitted.calibrators[0].beta_)
-        return Linear(base.coef_ * factor, base.intercept_ * factor, "softmax")
-    if fitted.method == "sigmoid":
+        # Of two labels: the softmax of -z and z, which is that of 0 and 2 z.
+        made = _of_two(base.coef_ * 2, base.intercept_ * 2) if two else Linear(base.coef_, base.intercept_, "softmax")
+        made = made._replace(coef=made.coef * factor, intercept=made.intercept * factor)
+    elif fitted.method == "sigmoid":
         slope = -np.array([calibrator.a_ for calibrator in fitted.calibrators])
         shift = -np.array([calibrator.b_ for calibrator in fitted.calibrators])
-        return Linear(base.coef_ * slope[:, np.newaxis], base.intercept_ * slope + shift, "sigmoid")
-    raise NotCompilable(f"a CalibratedClassifierCV with method={fitted.method!r}")
+        coef, intercept = base.coef_ * slope[:, np.newaxis], base.intercept_ * slope + shift
+        made = _of_two(coef, intercept) if two else Linear(coef, intercept, "sigmoid")
+    else:
+        raise NotCompilable(f"a CalibratedClassifierCV with method={fitted.method!r}")
+    return made._replace(decides_by="probabilities")

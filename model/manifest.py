@@ -5,20 +5,28 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from platform import python_version
-from typing import Any
+from typing import Any, Protocol
 
 from app.engines.artifact import FORMAT, MANIFEST, sha256
-from model.dataset import Dataset
+from app.engines.signature import Signature
 
 ROOT = Path(__file__).parent.parent
 OUTPUT = ROOT / "model"
 LOCK = ROOT / "requirements" / "train.txt"
-LIBRARIES = ("numpy", "scipy", "scikit-learn", "joblib", "threadpoolctl")  # what a pickled pipeline depends on
+LIBRARIES = ("numpy", "scipy", "scikit-learn", "joblib", "threadpoolctl")  # what a fitted estimator depends on
+
+
+class About(Protocol):
+    """The data behind a model."""
+
+    def about(self) -> dict[str, Any]:
+        """The manifest's entry `data`."""
+        ...
 
 
 def libraries() -> dict[str, str]:
@@ -26,16 +34,15 @@ def libraries() -> dict[str, str]:
     return {name: version(name) for name in LIBRARIES}
 
 
-def write(directory: Path, engine: str, labels: Iterable[object], data: Dataset, **entries: Any) -> dict[str, Any]:
+def write(directory: Path, engine: str, signature: Signature, data: About, **entries: Any) -> dict[str, Any]:
     """Writes manifest.json for all files in `directory`, and returns it. No time is in it: same inputs, same bytes."""
     files = {path.name: sha256(path) for path in sorted(directory.iterdir()) if path.name != MANIFEST}
-    names = [str(label) for label in labels]
     manifest = {
         "format": FORMAT,
         "engine": engine,
-        "model_version": hashlib.sha256(json.dumps([engine, names, files]).encode()).hexdigest()[:12],
-        "labels": names,
-        "data": {"name": data.path.name, "sha256": data.sha256, "rows": len(data.texts), "labels": data.counts()},
+        "model_version": hashlib.sha256(json.dumps([engine, signature.to_json(), files]).encode()).hexdigest()[:12],
+        "signature": signature.to_json(),
+        "data": data.about(),
         "lock": {"name": LOCK.name, "sha256": sha256(LOCK)},
         "python": python_version(),
         "libraries": libraries(),

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import accuracy_score, f1_score, log_loss
+from sklearn.metrics import accuracy_score, f1_score, log_loss, mean_absolute_error, r2_score
 
 from app.engines.engine import Score
+from app.engines.signature import Column, Input, Signature, text_of
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.str_]
@@ -52,13 +53,67 @@ def histogram(values: Sequence[float], edges: list[float]) -> dict[str, Any]:
     return {"edges": edges, "shares": (counts / len(values)).tolist(), "mean": float(np.mean(values))}
 
 
-def baseline(texts: Sequence[str], scores: Sequence[Score], labels: Sequence[str]) -> dict[str, Any]:
-    """What predictions look like where all is as in training: the manifest's entry that drift is measured from."""
+def baseline(inputs: Sequence[Input], scores: Sequence[Score], signature: Signature) -> dict[str, Any]:
+    """What inputs and predictions look like where all is as in training: the manifest's entry that drift is measured from."""
     predicted = [score.label for score in scores]
+    made: dict[str, Any] = {
+        "rows": len(inputs),
+        "labels": {text_of(label): predicted.count(label) / len(inputs) for label in signature.labels},
+    }
+    if signature.kind == "number":
+        made["prediction"] = histogram([float(number) for number in predicted], deciles(predicted))
+    if signature.probabilities:
+        made["confidence"] = histogram([score.confidence for score in scores], CONFIDENCE)
+    if signature.takes_text:
+        unknown = [score.unknown / score.tokens if score.tokens else 0.0 for score in scores]
+        made["oov"] = histogram(unknown, UNKNOWN_SHARE)
+        made["length"] = histogram([float(len(text)) for text in inputs], [float(edge) for edge in CHARACTERS])
+    else:
+        columns = zip(signature.columns, zip(*inputs, strict=True), strict=True)
+        made["columns"] = {column.name: _places(column, values) for column, values in columns}
+    return made
+
+
+def _places(column: Column, values: Sequence[Any]) -> dict[str, Any]:
+    """Of a column: shares of its values, or of bins between its deciles, and that of missing values."""
+    present = [value for value in values if value is not None]
+    missing = 1 - len(present) / len(values)
+    if column.type in ("category", "boolean"):
+        known = column.values or (False, True)
+        return {
+            "values": list(known),
+            "shares": [present.count(value) / len(values) for value in known],
+            "missing": missing,
+        }
+    numbers = [float(len(value)) if isinstance(value, str) else float(value) for value in present]
+    made = histogram(numbers, deciles(numbers))
+    return {"edges": made["edges"], "shares": [share * (1 - missing) for share in made["shares"]], "missing": missing}
+
+
+def deciles(values: Sequence[Any]) -> list[float]:
+    """Edges of bins that hold about a tenth of the values each: fewer where many are the same."""
+    array = np.asarray(values, dtype=np.float64)
+    inner = sorted({float(f"{edge:.9g}") for edge in np.quantile(array, np.arange(1, 10) / 10)})
+    beyond = float(array.max() - array.min()) or 1.0
+    return [inner[0] - beyond, *inner, inner[-1] + beyond]
+
+
+def agreement(scores: Sequence[Score], target: Sequence[Any], signature: Signature) -> dict[str, float]:
+    """How good predictions are for inputs whose labels or numbers are known; nothing where they are others than the
+    model's."""
+    predicted = [score.label for score in scores]
+    if signature.kind == "number":
+        if not all(isinstance(value, int | float) for value in target):
+            return {}
+        return {
+            "mean_absolute_error": float(mean_absolute_error(target, predicted)),
+            "r2": float(r2_score(target, predicted)),
+        }
+    named = [text_of(label) for label in target]
+    if not set(named) <= {text_of(label) for label in signature.labels}:
+        return {}
+    texts = [text_of(label) for label in predicted]
     return {
-        "rows": len(texts),
-        "labels": {label: predicted.count(label) / len(texts) for label in labels},
-        "confidence": histogram([score.confidence for score in scores], CONFIDENCE),
-        "oov": histogram([score.unknown / score.tokens if score.tokens else 0.0 for score in scores], UNKNOWN_SHARE),
-        "length": histogram([float(len(text)) for text in texts], [float(edge) for edge in CHARACTERS]),
+        "accuracy": float(accuracy_score(named, texts)),
+        "macro_f1": float(f1_score(named, texts, average="macro", zero_division=0)),
     }

@@ -77,7 +77,7 @@ def _card(data: Dataset, manifest: Mapping[str, Any], source: str) -> str:
     libraries = ", ".join(f"{name} {number}" for name, number in manifest["libraries"].items())
     return f"""# Model card: {manifest["model_version"]}
 
-**What it does.** Names one of {len(manifest["labels"])} emotions for a short English text, with a probability for each.
+**What it does.** Names one of {len(data.counts())} labels for a short text, with a probability for each.
 
 **What it is.** A linear SVM for each label on TF-IDF of words, signs and the words' first letters
 ({manifest["features"]:,} features): C={tuning["strength"]:g}, label weights to the power {tuning["rebalancing"]:g},

@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-FORMAT = 2  # of manifest.json and the arrays; the scorer reads this one and no other
+from app.engines.signature import Signature
+
+FORMAT = 3  # of manifest.json and the arrays; the scorer reads this one and no other
 MANIFEST = "manifest.json"
-_REQUIRED = {"engine": str, "labels": list, "model_version": str, "files": dict, "baseline": dict, "metrics": dict}
+_REQUIRED = {"engine": str, "signature": dict, "model_version": str, "files": dict, "baseline": dict, "metrics": dict}
 _REMEDY = "build it again with `make model` and deploy that"
 
 
@@ -60,3 +62,11 @@ def read_manifest(directory: Path) -> Mapping[str, Any]:
         if actual != expected:
             raise ArtifactError(file, f"has sha256 {actual[:12]}…, the manifest says {str(expected)[:12]}…")
     return manifest
+
+
+def read_signature(directory: Path, manifest: Mapping[str, Any]) -> Signature:
+    """Raises ArtifactError where the manifest has none that makes sense."""
+    try:
+        return Signature.from_json(manifest["signature"])
+    except ValueError as error:
+        raise ArtifactError(directory / MANIFEST, f"cannot be served ({error})") from None

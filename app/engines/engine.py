@@ -5,35 +5,39 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from app.engines.signature import Input, Scalar, Signature
+
 
 class Score(NamedTuple):
-    """The answer for one text."""
+    """The answer for one input."""
 
-    label: str  # the most probable one
-    confidence: float  # its probability
-    probabilities: list[float]  # in the order of Engine.labels; they sum to 1
-    tokens: int  # words (or characters, where a model has no words) that were looked up
-    unknown: int  # how many of these the model never saw in training
+    label: Scalar  # what the model predicts: one of the signature's labels, or a number
+    confidence: float  # its probability; NaN where the model gives none
+    probabilities: list[float]  # in the order of Signature.labels, and they sum to 1; empty where the model gives none
+    tokens: int = 0  # of a text: words (or characters, where a model has no words) that were looked up
+    unknown: int = 0  # how many of these the model never saw in training
+    spread: float | None = None  # of a number: its standard deviation, where the model has one
 
 
 class Engine(Protocol):
-    """A loaded model. Any text is scored, empty or odd as it may be: no input raises."""
+    """A loaded model. Any text is scored, empty or odd as it may be, and any row that fits the signature."""
 
-    name: str  # "compiled" or "sklearn"
-    labels: tuple[str, ...]
+    name: str  # "compiled", "onnx" or "sklearn"
+    signature: Signature
     model_version: str
     manifest: Mapping[str, Any]
+    slow: bool  # whether explanations and batches belong in a thread, so that other requests are answered meanwhile
 
-    def score(self, text: str) -> Score: ...
+    def score(self, x: Input) -> Score: ...
 
-    def score_batch(self, texts: Sequence[str]) -> list[Score]:
-        """As `score` for each text, in order; cheaper a text than one by one."""
+    def score_batch(self, inputs: Sequence[Input]) -> list[Score]:
+        """As `score` for each input, in order; cheaper an input than one by one."""
         ...
 
-    def explain(self, text: str, label: str, top: int = 10) -> list[tuple[str, float]]:
-        """The n-grams of the text that weighed most for or against the label, heaviest first.
+    def explain(self, x: Input, label: Scalar, top: int = 10) -> list[tuple[str, float]]:
+        """What weighed most for or against the prediction `label`, heaviest first: n-grams of a text, or columns.
 
-        A weight is what the n-gram adds to the label's logit: exact for a linear model.
-        Raises KeyError for an unknown label.
+        A weight is what the part adds to the label's logit, or to the predicted number. Empty for a model of classes
+        without probabilities. Raises KeyError for an unknown label.
         """
         ...

@@ -14,7 +14,7 @@ def load_engine(directory: Path) -> Engine:
     Raises ArtifactError, one line, where anything is missing, altered or made by other library versions.
     """
     manifest = read_manifest(directory)
-    # Imported when asked for: a target with a compiled model has no scikit-learn.
+    # Imported when asked for: a target with a compiled model has neither numpy nor scikit-learn nor onnxruntime.
     if manifest["engine"] == "compiled":
         from app.engines.scorer import CompiledEngine
 
@@ -23,4 +23,8 @@ def load_engine(directory: Path) -> Engine:
         from app.engines.sklearn_engine import SklearnEngine
 
         return SklearnEngine(directory, manifest)
+    if manifest["engine"] == "onnx":
+        from app.engines.onnx_engine import OnnxEngine
+
+        return OnnxEngine(directory, manifest)
     raise ArtifactError(directory / MANIFEST, f"names the engine {manifest['engine']!r}, which does not exist")

@@ -25,8 +25,9 @@ from typing import Any
 from zlib import crc32
 
 from app.engines import arrays
-from app.engines.artifact import MANIFEST, ArtifactError
+from app.engines.artifact import MANIFEST, ArtifactError, read_signature
 from app.engines.engine import Score
+from app.engines.signature import Scalar
 
 UNKNOWN = 0x7FFF_FFFE  # the number of every symbol that is in no feature
 END = 0x7FFF_FFFD  # a word ends where n-grams may not cross it; neither of the two is ever in `steps`
@@ -143,6 +144,8 @@ def _softmax(z: Sequence[float]) -> list[float]:
 
 def _shares(parts: list[float]) -> list[float]:
     total = sum(parts)
+    if not total:  # every sigmoid is less than a float can be; scikit-learn then prefers no label either
+        return [1 / len(parts)] * len(parts)
     return [part / total for part in parts]
 
 
@@ -150,6 +153,7 @@ class CompiledEngine:
     """Serves what model.compile wrote. Its arithmetic is float64, in scikit-learn's order of steps."""
 
     name = "compiled"
+    slow = False
 
     def __init__(self, directory: Path, manifest: Mapping[str, Any]) -> None:
         """Raises ArtifactError where the arrays are not those that the manifest describes."""
@@ -163,13 +167,17 @@ class CompiledEngine:
                 raise ArtifactError(directory / name, f"is not a plain array ({error})") from None
 
         self.manifest = manifest
-        self.labels: tuple[str, ...] = tuple(manifest["labels"])
+        self.signature = read_signature(directory, manifest)
+        self._labels = self.signature.labels
         self.model_version: str = manifest["model_version"]
         try:
             form = manifest["scorer"]
             self._binary: bool = form["binary"]
             self._sublinear: bool = form["sublinear_tf"]
             self._norm: str | None = form["norm"]
+            # Labels of which one has the greatest probability can differ from those with the greatest logit where floats
+            # end: this is what the classifier itself asks.
+            self._decides_by_logits: bool = form["decides_by"] == "logits"
             self._link = {"softmax": _softmax, "sigmoid": _sigmoid}[form["link"]]
             self._vectorizers = [
                 Vectorizer(spec, Lexicon(spec["first"], *(array(f"{part}{i}.npy") for part in _LEXICON)))
@@ -181,16 +189,16 @@ class CompiledEngine:
         self._steps = array("steps.npy").items
         self._idf = array("idf.npy").items
         weights, intercept = array("weights.npy"), array("intercept.npy")
-        if weights.shape != (len(self._idf), len(self.labels)) or intercept.shape != (len(self.labels),):
+        if weights.shape != (len(self._idf), len(self._labels)) or intercept.shape != (len(self._labels),):
             raise ArtifactError(directory / MANIFEST, f"and weights.npy {weights.shape} disagree")
         self._weights = weights.items
-        self._row = Struct(f"{len(self.labels)}d")
+        self._row = Struct(f"{len(self._labels)}d")
         self._intercept: Sequence[float] = intercept.items.tolist()
         self._symbols = len(self._idf) - len(self._steps)
 
     def score(self, text: str) -> Score:
         tokens = unknown = 0
-        z = self._intercept
+        z: Sequence[float] = self._intercept
         unpack, size, weights = self._row.unpack_from, self._row.size, self._weights
         for i, vectorizer in enumerate(self._vectorizers):
             symbols = vectorizer.numbers(vectorizer.split(text))
@@ -204,16 +212,17 @@ class CompiledEngine:
             if rows:
                 z = [b + scale * total for b, total in zip(z, map(sum, zip(*rows, strict=True)), strict=True)]
         probabilities = self._link(z)
-        confidence = max(probabilities)
-        return Score(self.labels[probabilities.index(confidence)], confidence, probabilities, tokens, unknown)
+        decisive = z if self._decides_by_logits else probabilities
+        best = decisive.index(max(decisive))
+        return Score(self._labels[best], probabilities[best], probabilities, tokens, unknown)
 
     def score_batch(self, texts: Sequence[str]) -> list[Score]:
         return [self.score(text) for text in texts]
 
-    def explain(self, text: str, label: str, top: int = 10) -> list[tuple[str, float]]:
-        if label not in self.labels:
+    def explain(self, text: str, label: Scalar, top: int = 10) -> list[tuple[str, float]]:
+        if label not in self._labels:
             raise KeyError(label)
-        column = self.labels.index(label)
+        column = self._labels.index(label)
         adds: dict[str, float] = {}
         for vectorizer in self._vectorizers:
             cut = vectorizer.split(text)
@@ -227,7 +236,7 @@ class CompiledEngine:
                 # Popped: an n-gram that occurs twice is one feature. Two vectorizers' features of one name add up.
                 if times := features.pop(node, 0):
                     ngram = vectorizer.joint.join(cut[place : place + n])
-                    weight = self._weights[node * len(self.labels) + column]
+                    weight = self._weights[node * len(self._labels) + column]
                     adds[ngram] = adds.get(ngram, 0.0) + times * scale * weight
         return sorted(adds.items(), key=lambda item: -abs(item[1]))[:top]
 

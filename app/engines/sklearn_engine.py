@@ -1,55 +1,107 @@
-"""The engine for pipelines that cannot be compiled: scikit-learn itself, in the very versions that the manifest names.
-
-Loading a pickle runs what is in it. It is loaded only because its sha256 stands in the manifest, which is as much as
-trusting who built the release.
+"""The engine for models that can neither be compiled nor had in ONNX: scikit-learn itself, in the very versions that the
+manifest names, on an estimator that skops has written down. A skops file is data: reading it runs nothing but the
+constructors of the types that are trusted here.
 """
 
 from __future__ import annotations
 
-import re
+import html
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import joblib
 import numpy as np
+import skops.io
+from numpy.typing import NDArray
 from sklearn.exceptions import InconsistentVersionWarning
 
 from app.engines.artifact import MANIFEST, ArtifactError
-from app.engines.engine import Score
+from app.engines.batched import BatchEngine, Predicted
+from app.engines.signature import Input, Row, Scalar, Signature
 
-PIPELINE = "model.joblib"
-_WORD = re.compile(r"\w+")
-_LEAST = 1e-12
+ESTIMATOR = "model.skops"
+# Besides what skops trusts itself: scikit-learn's estimators, numpy's and scipy's arrays and ufuncs, Python's plain types.
+# None of these can open a file, a connection or a process.
+_TRUSTED_FUNCTIONS: tuple[Callable[..., Any], ...] = (html.unescape,)
+_TRUSTED = {
+    *(f"{function.__module__}.{function.__qualname__}" for function in _TRUSTED_FUNCTIONS),
+    *(
+        "functools.partial",
+        "operator.itemgetter",
+        "collections.Counter",
+        "collections.defaultdict",
+        "collections.OrderedDict",
+    ),
+    *("numpy.dtype", "numpy.random.mtrand.RandomState", "numpy.random._generator.Generator"),
+    "scipy.interpolate._interpolate.interp1d",
+}
+_TRUSTED_PREFIXES = tuple(
+    f"sklearn.{package}."
+    for package in (
+        *(
+            "_loss",
+            "calibration",
+            "cluster",
+            "compose",
+            "covariance",
+            "cross_decomposition",
+            "decomposition",
+            "discriminant_analysis",
+        ),
+        *("dummy", "ensemble", "feature_extraction", "feature_selection", "gaussian_process", "impute", "isotonic"),
+        *("kernel_approximation", "kernel_ridge", "linear_model", "manifold", "metrics", "mixture", "model_selection"),
+        *("multiclass", "multioutput", "naive_bayes", "neighbors", "neural_network", "pipeline", "preprocessing"),
+        *("random_projection", "semi_supervised", "svm", "tree", "utils._bunch", "utils._encode"),
+    )
+)
 
 
-def load_pipeline(path: Path) -> Any:
-    """The pipeline in a joblib file. Raises ArtifactError where it was saved by another scikit-learn, or is broken."""
+def untrusted(path: Path) -> list[str]:
+    """The types in a skops file that are not on our list. Raises ArtifactError where it is no skops file."""
+    try:
+        names = skops.io.get_untrusted_types(file=path)
+    except Exception as error:  # of zip files, of JSON, of skops
+        wrong = f"is no skops file that can be read ({type(error).__name__}: {' '.join(str(error).split())})"
+        raise ArtifactError(path, wrong, "save the estimator again with skops.io.dump") from None
+    return [name for name in names if name not in _TRUSTED and not name.startswith(_TRUSTED_PREFIXES)]
+
+
+def load_estimator(path: Path) -> Any:
+    """The estimator in a skops file.
+
+    Raises ArtifactError: types that are not trusted, another scikit-learn, a broken file.
+    """
+    if names := untrusted(path):
+        raise ArtifactError(
+            path, f"holds {', '.join(names)}, which is not on the list of trusted types", "use scikit-learn's own parts"
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("error", InconsistentVersionWarning)
         try:
-            return joblib.load(path)
+            return skops.io.load(path, trusted=skops.io.get_untrusted_types(file=path))
         except InconsistentVersionWarning as warning:
             saved, here = warning.original_sklearn_version, warning.current_sklearn_version
-            wrong = f"was saved by scikit-learn {saved}, here is {here}"
-            raise ArtifactError(path, wrong, f"fit it again with {here}") from None
-        except Exception as error:  # whatever a pickle may raise
+            raise ArtifactError(
+                path, f"was saved by scikit-learn {saved}, here is {here}", f"fit it again with {here}"
+            ) from None
+        except Exception as error:  # whatever the constructors raise
             wrong = f"cannot be loaded ({type(error).__name__}: {' '.join(str(error).split())})"
-            raise ArtifactError(path, wrong, "save a fitted pipeline of scikit-learn's own classes") from None
+            raise ArtifactError(path, wrong, "save it again with this scikit-learn") from None
 
 
-class SklearnEngine:
-    """Serves any pipeline with predict_proba, at scikit-learn's own pace."""
+class SklearnEngine(BatchEngine):
+    """Serves anything with predict, at scikit-learn's own pace."""
 
     name = "sklearn"
 
     def __init__(self, directory: Path, manifest: Mapping[str, Any]) -> None:
         """Raises ArtifactError where the installed libraries are not those of the manifest, or the labels differ."""
+        super().__init__(directory, manifest)
         path = directory / MANIFEST
-        if PIPELINE not in manifest["files"]:
-            raise ArtifactError(path, f"has no sha256 of {PIPELINE}")
+        if ESTIMATOR not in manifest["files"]:
+            raise ArtifactError(path, f"has no sha256 of {ESTIMATOR}")
         for library, wanted in dict(manifest.get("libraries") or {}).items():
             try:
                 found = version(library)
@@ -58,51 +110,69 @@ class SklearnEngine:
             if found != wanted:
                 wrong = f"wants {library} {wanted}, here it is {found}"
                 raise ArtifactError(path, wrong, f"install {library}=={wanted}, or import the model again")
-        self.manifest = manifest
-        self.labels: tuple[str, ...] = tuple(manifest["labels"])
-        self.model_version: str = manifest["model_version"]
-        self._pipeline = load_pipeline(directory / PIPELINE)
-        if tuple(map(str, self._pipeline.classes_)) != self.labels:
-            raise ArtifactError(path, "names other labels than the pipeline")
-        self._vectorizer = _vectorizer(self._pipeline)
-        self._analyze = self._vectorizer.build_analyzer() if self._vectorizer is not None else None
+        self._estimator = load_estimator(directory / ESTIMATOR)
+        if self.signature.kind == "classes" and labels_of(self._estimator) != self.signature.labels:
+            raise ArtifactError(path, "names other labels than the estimator")
+        self._predict = predictor(self._estimator, self.signature)
+        vectorizer = _vectorizer(self._estimator) if self.signature.takes_text else None
+        self._vocabulary = vectorizer.vocabulary_ if vectorizer is not None else {}
+        self._analyze = vectorizer.build_analyzer() if vectorizer is not None else None
 
-    def score(self, text: str) -> Score:
-        return self.score_batch([text])[0]
+    def predict(self, inputs: Sequence[Input]) -> Predicted:
+        return self._predict(matrix(inputs, self.signature))
 
-    def score_batch(self, texts: Sequence[str]) -> list[Score]:
-        if not texts:
-            return []
-        return [
-            Score(self.labels[int(p.argmax())], float(p.max()), p.tolist(), *self._count(text))
-            for text, p in zip(texts, self._pipeline.predict_proba(list(texts)), strict=True)
-        ]
-
-    def explain(self, text: str, label: str, top: int = 10) -> list[tuple[str, float]]:
-        """By occlusion, since the model may not be linear: what the log odds of the label lose without each word."""
-        if label not in self.labels:
-            raise KeyError(label)
-        words = list(dict.fromkeys(_WORD.findall(text)))
-        if not words:
-            return []
-        without = [re.sub(rf"\b{re.escape(word)}\b", "", text) for word in words]
-        p = np.clip(self._pipeline.predict_proba([text, *without])[:, self.labels.index(label)], _LEAST, 1 - _LEAST)
-        odds = np.log(p / (1 - p))
-        weights = zip(words, (odds[0] - odds[1:]).tolist(), strict=True)
-        return sorted(weights, key=lambda item: -abs(item[1]))[:top]
-
-    def _count(self, text: str) -> tuple[int, int]:
-        if self._vectorizer is None or self._analyze is None:
+    def tokens(self, x: Input) -> tuple[int, int]:
+        if self._analyze is None:
             return 0, 0
-        tokens = self._analyze(text)
-        return len(tokens), sum(token not in self._vectorizer.vocabulary_ for token in tokens)
+        tokens = self._analyze(x)
+        return len(tokens), sum(token not in self._vocabulary for token in tokens)
+
+
+def labels_of(estimator: Any) -> tuple[Scalar, ...]:
+    """An estimator's classes as what they are in Python."""
+    return tuple(np.asarray(estimator.classes_).tolist())
+
+
+def matrix(inputs: Sequence[Input], signature: Signature) -> Any:
+    """What an estimator takes for inputs: a list of texts, or an array (n, columns), of floats where all columns are
+    numbers. A missing value is NaN."""
+    if signature.takes_text:
+        return list(inputs)
+    rows: list[Row] = [tuple(np.nan if value is None else value for value in row) for row in inputs]
+    numeric = all(column.type in ("number", "integer") for column in signature.columns)
+    return np.array(rows, dtype=np.float64 if numeric else object)
+
+
+def predictor(estimator: Any, signature: Signature) -> Callable[[Any], Predicted]:
+    """`predict` of an estimator, with its probabilities or its spread."""
+
+    def predict(x: Any) -> Predicted:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of feature names: columns come in the signature's order
+            if signature.spread:
+                numbers, spread = with_spread(estimator, x)
+                return Predicted(numbers.tolist(), None, spread)
+            labels = np.asarray(estimator.predict(x))
+            probabilities = (
+                np.asarray(estimator.predict_proba(x), dtype=np.float64) if signature.probabilities else None
+            )
+        return Predicted(labels.ravel().tolist(), probabilities)
+
+    return predict
+
+
+def with_spread(estimator: Any, x: Any) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Predictions (n,) and their standard deviations (n,), of a model that has `return_std`."""
+    numbers, spread = estimator.predict(x, return_std=True)
+    return np.asarray(numbers), np.asarray(spread, dtype=np.float64)
 
 
 def _vectorizer(step: Any) -> Any:
     """The first part with a vocabulary in a pipeline of pipelines and unions, or None."""
     if hasattr(step, "vocabulary_") and hasattr(step, "build_analyzer"):
         return step
-    for _, part in [*getattr(step, "steps", ()), *getattr(step, "transformer_list", ())]:
-        if (found := _vectorizer(part)) is not None:
+    inner = [getattr(step, "best_estimator_", None), getattr(step, "estimator_", None)]
+    for part in [*inner, *(part for _, part in [*getattr(step, "steps", ()), *getattr(step, "transformer_list", ())])]:
+        if part is not None and (found := _vectorizer(part)) is not None:
             return found
     return None

@@ -23,7 +23,7 @@ def fast_routes(predictor: Predictor, metrics: Metrics) -> Routes:
                 return shadow.take_copy(predictor, metrics.shadow, request_id, body)
         elif shadow.is_asked(scope):
             return shadow.answer_telling(predictor, body)
-        return predictor.predict(body)
+        return await predictor.predict(body)
 
     async def predict_batch(scope: Scope, receive: Receive) -> Answer:
         return await predictor.predict_batch(await read_json(scope, receive, BATCH_BODY_BYTES))

@@ -1,38 +1,52 @@
 """The Open Inference Protocol (REST), as published by the Open Inference working group under the name V2.
 
-The model takes one tensor of texts, `sentence` BYTES [n], and gives `label` BYTES [n] and `probabilities`
-FP64 [n, labels]. Errors are this project's problem documents with the member `error` that the protocol asks for.
+The tensors come from the signature. A model of texts takes one, `sentence` BYTES [n]; a model of tables one for each
+column. A model of classes gives `label` [n] and, where it has them, `probabilities` FP64 [n, labels]; one of numbers
+`prediction` FP64 [n] and, where it has it, `spread` FP64 [n]. Errors are this project's problem documents with the
+member `error` that the protocol asks for.
 """
 
 from __future__ import annotations
 
+import csv
+from functools import reduce
+from io import StringIO
 from math import prod
-from typing import Annotated, Any, Literal
+from operator import or_
+from typing import Annotated, Any, Literal, cast
 
 from fastapi import Depends, FastAPI, Path, Request, Response
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
 from pydantic_core import PydanticCustomError
 
-from app.engines.engine import Engine
+from app.engines.engine import Score
+from app.engines.signature import SENTENCE, Column, Input, Scalar, Signature, text_of
 from app.http import openapi
 from app.http.answers import JSON, Answer, to_json
 from app.http.asgi import read_json
 from app.http.openapi import respond
 from app.http.predictor import Predictor
-from app.http.problems import Problem
-from app.http.schemas import Text
+from app.http.problems import FieldError, Problem
+from app.http.schemas import type_of
 from app.http.sentences import BATCH_BODY_BYTES, BATCH_SENTENCES
 from app.http.validation import parse
 
-MODEL = "emotion"
-INPUT = "sentence"
 PREFIX = "/v2/"
 HEADER_LENGTH = "inference-header-content-length"  # of a body with binary tensors after the JSON
 NO_BINARY = "Binary tensors are not offered: send the data as JSON (binary_data=False)."
 TAG = "Open Inference Protocol"
 
-Output = Literal["label", "probabilities"]
-_ALL: tuple[Output, ...] = ("label", "probabilities")
+_TEXT = Column("sentence", "text", SENTENCE)
+_INTEGERS = ("INT64", "INT32", "INT16", "INT8", "UINT64", "UINT32", "UINT16", "UINT8")
+# What a column may be sent as, by the Python type of its values; the first is what the metadata say.
+_DATATYPES: dict[type, tuple[str, ...]] = {
+    str: ("BYTES",),
+    bool: ("BOOL",),
+    int: _INTEGERS,
+    float: ("FP64", "FP32", "FP16", *_INTEGERS),
+}
+# Names that MLServer's clients give to what the data are in any case. Others say that they are to be decoded.
+_CONTENT_TYPES = ("str", "np", "pd")
 
 
 def flatten(data: Any) -> Any:
@@ -42,78 +56,146 @@ def flatten(data: Any) -> Any:
     return data
 
 
-class InferInput(BaseModel):
-    name: Literal["sentence"]
+class Parameters(BaseModel):
+    """All are accepted; only the content type means anything here."""
+
+    content_type: Literal[_CONTENT_TYPES] | None = None  # type: ignore[valid-type]
+
+
+class Tensor(BaseModel):
+    name: str
     shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1, max_length=2)]
-    datatype: Literal["BYTES"]
-    data: Annotated[list[Text], BeforeValidator(flatten), Field(min_length=1, max_length=BATCH_SENTENCES)]
+    datatype: str
+    data: list[Any]
+    parameters: Parameters | None = None
 
     @model_validator(mode="after")
-    def fits(self) -> InferInput:
+    def fits(self) -> Tensor:
         if prod(self.shape) != len(self.data):
             raise PydanticCustomError("shape", "has a shape that its data does not fill")
         return self
 
 
-class InferOutput(BaseModel):
-    name: Output
+class Inference:
+    """The protocol for one signature: its metadata, its request, its answer."""
 
+    def __init__(self, signature: Signature) -> None:
+        self.signature = signature
+        self.columns = signature.columns or (_TEXT,)
+        self.outputs = self._outputs()
+        self.Request = self._request()
 
-class InferRequest(BaseModel):
-    """Parameters are accepted and mean nothing here."""
+    def _outputs(self) -> list[dict[str, Any]]:
+        """Of the metadata."""
+        signature = self.signature
+        if signature.kind == "number":
+            names = ("prediction", "spread") if signature.spread else ("prediction",)
+            return [{"name": name, "datatype": "FP64", "shape": [-1]} for name in names]
+        label = {"name": "label", "datatype": _datatypes(signature.labels)[0], "shape": [-1]}
+        probabilities = {"name": "probabilities", "datatype": "FP64", "shape": [-1, len(signature.labels)]}
+        return [label, probabilities] if signature.probabilities else [label]
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "inputs": [
-                        {"name": INPUT, "shape": [1], "datatype": "BYTES", "data": ["Oh yeah, that was soooo cool!"]}
-                    ]
-                }
-            ]
+    def _request(self) -> type[BaseModel]:
+        tensors: list[Any] = []
+        example: list[Any] = []
+        for i, column in enumerate(self.columns):
+            datatypes = _datatypes_of(column)
+            kind: Any = type_of(column)
+            many: Any = list[kind]
+            data: Any = Annotated[many, BeforeValidator(flatten), Field(min_length=1, max_length=BATCH_SENTENCES)]
+            fields: dict[str, Any] = {"name": Literal[column.name], "datatype": Literal[datatypes], "data": data}
+            tensors.append(create_model("InferInput" if i == 0 else f"InferInput{i}", __base__=Tensor, **fields))
+            example.append({"name": column.name, "shape": [1], "datatype": datatypes[0], "data": [column.typical]})
+        one: Any = tensors[0]
+        if len(tensors) > 1:
+            one = Annotated[reduce(or_, tensors), Field(discriminator="name")]
+        names: Any = Literal[tuple(output["name"] for output in self.outputs)]
+        output: Any = create_model("InferOutput", name=names)
+        several: Any = list[one]
+        fields = {
+            "id": (str | None, None),
+            "parameters": (Parameters | None, None),
+            "inputs": Annotated[several, Field(min_length=1, max_length=len(self.columns))],
+            "outputs": (
+                list[output] | None,
+                Field(None, description="Those that are wanted; all where there are none."),
+            ),
         }
-    )
+        config = ConfigDict(json_schema_extra={"examples": [{"inputs": example}]})
+        return cast(type[BaseModel], create_model("InferRequest", __config__=config, **fields))
 
-    id: str | None = None
-    inputs: Annotated[list[InferInput], Field(min_length=1, max_length=1)]
-    outputs: list[InferOutput] | None = None
+    def metadata(self, engine: str, version: str) -> dict[str, Any]:
+        """Of the model."""
+        document: dict[str, Any] = {
+            "name": self.signature.model,
+            "versions": [version],
+            "platform": f"vmlops_{engine}",
+            "inputs": [
+                {"name": column.name, "datatype": _datatypes_of(column)[0], "shape": [-1]} for column in self.columns
+            ],
+            "outputs": self.outputs,
+        }
+        if self.signature.labels:
+            document["parameters"] = {"labels": _line([text_of(label) for label in self.signature.labels])}
+        return document
+
+    def inputs(self, request: Any) -> list[Input]:
+        """Texts or rows. Raises Problem 422 where a column is missing or there twice, or lengths differ."""
+        tensors = {tensor.name: tensor.data for tensor in request.inputs}
+        missing = [column.name for column in self.columns if column.name not in tensors]
+        if missing or len(tensors) < len(request.inputs):
+            reason = f"lacks a tensor for {', '.join(missing)}" if missing else "has two tensors of one name"
+            raise _problem(reason)
+        if len({len(data) for data in tensors.values()}) > 1:
+            raise _problem("has tensors of different lengths")
+        if self.signature.takes_text:
+            return cast(list[Input], tensors[_TEXT.name])
+        return list(zip(*(tensors[column.name] for column in self.columns), strict=True))
+
+    def answer(self, request: Any, scores: list[Score], version: str) -> Answer:
+        labels = [score.label for score in scores]
+        if self.outputs[0]["datatype"] == "BYTES":
+            labels = [text_of(label) for label in labels]
+        data: dict[str, list[Any]] = {
+            "label": labels,
+            "prediction": labels,
+            "spread": [score.spread for score in scores],
+            "probabilities": [p for score in scores for p in score.probabilities],
+        }
+        known = {output["name"]: output for output in self.outputs}
+        wanted = [known[output.name] for output in request.outputs or ()] or self.outputs
+        document: dict[str, Any] = {"model_name": self.signature.model, "model_version": version}
+        if request.id is not None:
+            document["id"] = request.id
+        document["outputs"] = [
+            {**output, "shape": [len(scores), *output["shape"][1:]], "data": data[output["name"]]} for output in wanted
+        ]
+        return Answer.of(200, to_json(document))
 
 
-def model_metadata(engine: Engine) -> dict[str, Any]:
-    return {
-        "name": MODEL,
-        "versions": [engine.model_version],
-        "platform": f"vmlops_{engine.name}",
-        "inputs": [{"name": INPUT, "datatype": "BYTES", "shape": [-1]}],
-        "outputs": [
-            {"name": "label", "datatype": "BYTES", "shape": [-1]},
-            {"name": "probabilities", "datatype": "FP64", "shape": [-1, len(engine.labels)]},
-        ],
-        "parameters": {"labels": ",".join(engine.labels)},  # the order of the probabilities
-    }
+def _datatypes(values: tuple[Scalar, ...]) -> tuple[str, ...]:
+    """Of values of one type; those of several are sent as texts."""
+    kinds = {type(value) for value in values}
+    return _DATATYPES[kinds.pop()] if len(kinds) == 1 else _DATATYPES[str]
 
 
-async def infer(predictor: Predictor, body: bytes) -> Answer:
-    """Raises Problem 400, 413 and 422."""
-    request = parse(InferRequest, body)
-    scores = await predictor.score(request.inputs[0].data)
-    tensors: dict[Output, dict[str, Any]] = {
-        "label": {"datatype": "BYTES", "shape": [len(scores)], "data": [score.label for score in scores]},
-        "probabilities": {
-            "datatype": "FP64",
-            "shape": [len(scores), len(predictor.engine.labels)],
-            "data": [p for score in scores for p in score.probabilities],
-        },
-    }
-    wanted = _ALL if request.outputs is None else [output.name for output in request.outputs]
-    document: dict[str, Any] = {"model_name": MODEL, "model_version": predictor.engine.model_version}
-    if request.id is not None:
-        document["id"] = request.id
-    document["outputs"] = [{"name": name, **tensors[name]} for name in wanted]
-    return Answer.of(200, to_json(document))
+def _datatypes_of(column: Column) -> tuple[str, ...]:
+    kinds = {"number": float, "integer": int, "boolean": bool, "text": str}
+    return _datatypes(column.values) if column.type == "category" else _DATATYPES[kinds[column.type]]
 
 
-def add_routes(app: FastAPI, predictor: Predictor) -> None:
+def _line(labels: list[str]) -> str:
+    """As a line of CSV, so that a label with a comma, which is quoted there, can be told from two."""
+    line = StringIO()
+    csv.writer(line, lineterminator="").writerow(labels)
+    return line.getvalue()
+
+
+def _problem(reason: str) -> Problem:
+    return Problem(422, f"inputs: {reason}.", [FieldError(field="inputs", reason=reason)])
+
+
+def add_routes(app: FastAPI, predictor: Predictor, inference: Inference) -> None:
     """The protocol's paths, with and without the version of the model."""
 
     @app.get("/v2", tags=[TAG], summary="Server metadata")
@@ -130,10 +212,11 @@ def add_routes(app: FastAPI, predictor: Predictor) -> None:
         return {"ready": True}
 
     engine = predictor.engine
-    unknown = f"This server has the model {MODEL} in version {engine.model_version} only."
+    model = inference.signature.model
+    unknown = f"This server has the model {model} in version {engine.model_version} only."
 
-    async def known(name: str = Path(openapi_examples={"this": {"value": MODEL}})) -> None:
-        if name != MODEL:
+    async def known(name: str = Path(openapi_examples={"this": {"value": model}})) -> None:
+        if name != model:
             raise Problem(404, unknown)
 
     async def known_version(version: str = Path(openapi_examples={"this": {"value": engine.model_version}})) -> None:
@@ -141,18 +224,20 @@ def add_routes(app: FastAPI, predictor: Predictor) -> None:
             raise Problem(404, unknown)
 
     async def metadata() -> dict[str, Any]:
-        return model_metadata(engine)
+        return inference.metadata(engine.name, engine.model_version)
 
     async def model_ready() -> dict[str, Any]:
         predictor.check_ready()
-        return {"name": MODEL, "ready": True}
+        return {"name": model, "ready": True}
 
     async def model_infer(request: Request) -> Response:
         if HEADER_LENGTH in request.headers:
             raise Problem(415, NO_BINARY)
         # The protocol does not ask for a media type, and its clients send none.
         body = await read_json(request.scope, request.receive, BATCH_BODY_BYTES, undeclared=JSON)
-        return respond(await infer(predictor, body))
+        wanted: Any = parse(inference.Request, body)
+        scores = await predictor.score(inference.inputs(wanted))
+        return respond(inference.answer(wanted, scores, engine.model_version))
 
     for path, checks in (
         ("/v2/models/{name}", [Depends(known)]),
@@ -161,4 +246,4 @@ def add_routes(app: FastAPI, predictor: Predictor) -> None:
         shared: dict[str, Any] = {"tags": [TAG], "dependencies": checks}
         app.get(path, summary="Metadata", responses=openapi.problems(404), **shared)(metadata)
         app.get(f"{path}/ready", summary="As /ready", responses=openapi.problems(404, 503), **shared)(model_ready)
-        app.post(f"{path}/infer", summary="Classify", **openapi.takes(InferRequest, 404), **shared)(model_infer)
+        app.post(f"{path}/infer", summary="Predict", **openapi.takes(inference.Request, 404), **shared)(model_infer)

@@ -1,4 +1,4 @@
-"""Sentences in, labels out: the one implementation behind every route, as bytes of JSON."""
+"""Inputs in, predictions out: the one implementation behind every route, as bytes of JSON."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from time import perf_counter
 from typing import Any
 
 from app.engines.engine import Engine, Score
+from app.engines.signature import Input, text_of
 from app.http.answers import Answer, to_json
 from app.http.problems import Problem
 from app.http.sentences import sentence_of
 from app.observed.metrics import Metrics
 from app.settings import Settings
 
-PROBE = "ready?"
-SLICE = 16  # sentences of a batch that are scored before other requests get their turn
+SLICE = 16  # inputs of a batch that are scored before other requests get their turn
 NOT_READY = "The model has not made its first prediction yet."
 
 
@@ -27,22 +27,30 @@ class Predictor:
         self.engine = engine
         self.metrics = metrics
         self.ready = False
+        self.parse: Callable[[bytes], Input] = parse_sentence
+        self._parse_batch: Callable[[bytes], list[Input]] = _parse_sentences
+        if not engine.signature.takes_text:
+            from app.http.validation import Rows  # imports pydantic: see sentences.py
+
+            rows = Rows(engine.signature)
+            self.parse, self._parse_batch = rows.one, rows.many
         self._origin = {"engine": engine.name, "instance": settings.instance}
+        self._names = [text_of(label) for label in engine.signature.labels]
         # v1 has as many answers as the model has labels, so they are made once.
-        self._answers = {
-            label: Answer.of(200, to_json({"prediction": label, "model_version": engine.model_version}))
-            for label in engine.labels
-        }
+        self._answers = {label: self._answer(label) for label in engine.signature.labels}
         debug = settings.version == "v2"
-        self.predict: Callable[[bytes], Answer] = self._predict_debug if debug else self._predict
-        self._batch_items = self._explained if debug else self._labels
+        plain = self._predict if engine.signature.kind == "classes" else self._predict_number
+        self.predict = self._predict_debug if debug else plain
+        self._batch_item = self._explained if debug else self._prediction
         self._batch_members = self._origin if debug else {}
 
     def warm_up(self) -> None:
         """One prediction, after which the replica is ready. Raises RuntimeError where it makes no sense."""
-        score = self.engine.score(PROBE)
-        if score.label not in self.engine.labels or not all(map(isfinite, score.probabilities)):
-            raise RuntimeError(f"the model gave {score} for {PROBE!r}")
+        signature = self.engine.signature
+        score = self.engine.score(signature.typical)
+        known = score.label in signature.labels if signature.labels else isfinite(float(score.label))
+        if not known or not all(map(isfinite, score.probabilities)):
+            raise RuntimeError(f"the model gave {score} for {signature.typical!r}")
         self.ready = True
 
     def check_ready(self) -> None:
@@ -52,25 +60,34 @@ class Predictor:
 
     def answer_of(self, score: Score) -> Answer:
         """v1's answer."""
+        return self._answers[score.label] if self._answers else self._answer(score.label)
+
+    async def _predict(self, body: bytes) -> Answer:
+        x = self.parse(body)
+        score = self.engine.score(x)
+        self.metrics.predicted(x, score)
         return self._answers[score.label]
 
-    def _predict(self, body: bytes) -> Answer:
-        text = parse_sentence(body)
-        score = self.engine.score(text)
-        self.metrics.predicted(text, score)
-        return self._answers[score.label]
+    async def _predict_number(self, body: bytes) -> Answer:
+        x = self.parse(body)
+        score = self.engine.score(x)
+        self.metrics.predicted(x, score)
+        return self._answer(score.label)
 
-    def _predict_debug(self, body: bytes) -> Answer:
+    async def _predict_debug(self, body: bytes) -> Answer:
         started = perf_counter()
-        text = parse_sentence(body)
-        score = self.engine.score(text)
-        self.metrics.predicted(text, score)
-        ngrams = self.engine.explain(text, score.label)
+        x = self.parse(body)
+        score = self.engine.score(x)
+        self.metrics.predicted(x, score)
+        # A slow engine explains in a thread, so that the explanation of a long text holds up no other request.
+        explain = self.engine.explain
+        parts = await asyncio.to_thread(explain, x, score.label) if self.engine.slow else explain(x, score.label)
+        named = ("top_ngrams", "ngram") if self.engine.signature.takes_text else ("top_columns", "column")
         document = {
             "prediction": score.label,
             "model_version": self.engine.model_version,
-            "prediction_proba_dict": self._probabilities(score),
-            "top_ngrams": [{"ngram": ngram, "weight": weight} for ngram, weight in ngrams],
+            **self._details(score),
+            named[0]: [{named[1]: part, "weight": weight} for part, weight in parts],
             **self._origin,
             "elapsed_ms": _milliseconds(started),
         }
@@ -78,11 +95,9 @@ class Predictor:
 
     async def predict_batch(self, body: bytes) -> Answer:
         started = perf_counter()
-        from app.http.validation import sentences  # imports pydantic: see sentences.py
-
-        texts = sentences(body)
+        inputs = self._parse_batch(body)
         document: dict[str, Any] = {
-            "predictions": self._batch_items(await self.score(texts)),
+            "predictions": [self._batch_item(score) for score in await self.score(inputs)],
             "model_version": self.engine.model_version,
             **self._batch_members,
         }
@@ -90,25 +105,34 @@ class Predictor:
             document["elapsed_ms"] = _milliseconds(started)
         return Answer.of(200, to_json(document))
 
-    async def score(self, texts: Sequence[str]) -> list[Score]:
+    async def score(self, inputs: Sequence[Input]) -> list[Score]:
         """In order, and counted. Other requests are answered in between."""
         scores: list[Score] = []
-        for start in range(0, len(texts), SLICE):
-            if start:
-                await asyncio.sleep(0)
-            scores += self.engine.score_batch(texts[start : start + SLICE])
-        for text, score in zip(texts, scores, strict=True):
-            self.metrics.predicted(text, score)
+        if self.engine.slow:
+            scores = await asyncio.to_thread(self.engine.score_batch, inputs)
+        else:
+            for start in range(0, len(inputs), SLICE):
+                if start:
+                    await asyncio.sleep(0)
+                scores += self.engine.score_batch(inputs[start : start + SLICE])
+        for x, score in zip(inputs, scores, strict=True):
+            self.metrics.predicted(x, score)
         return scores
 
-    def _labels(self, scores: list[Score]) -> list[dict[str, Any]]:
-        return [{"prediction": score.label} for score in scores]
+    def _answer(self, label: object) -> Answer:
+        return Answer.of(200, to_json({"prediction": label, "model_version": self.engine.model_version}))
 
-    def _explained(self, scores: list[Score]) -> list[dict[str, Any]]:
-        return [{"prediction": score.label, "prediction_proba_dict": self._probabilities(score)} for score in scores]
+    def _prediction(self, score: Score) -> dict[str, Any]:
+        return {"prediction": score.label}
 
-    def _probabilities(self, score: Score) -> dict[str, float]:
-        return dict(zip(self.engine.labels, score.probabilities, strict=True))
+    def _explained(self, score: Score) -> dict[str, Any]:
+        return {"prediction": score.label, **self._details(score)}
+
+    def _details(self, score: Score) -> dict[str, Any]:
+        """What v2 says of a prediction: probabilities by label, or the number's spread, where the model has them."""
+        if score.probabilities:
+            return {"prediction_proba_dict": dict(zip(self._names, score.probabilities, strict=True))}
+        return {} if score.spread is None else {"prediction_spread": score.spread}
 
 
 def parse_sentence(body: bytes) -> str:
@@ -119,6 +143,13 @@ def parse_sentence(body: bytes) -> str:
 
         return sentence(body)
     return text
+
+
+def _parse_sentences(body: bytes) -> list[str]:
+    """Raises Problem: 400, 413 or 422."""
+    from app.http.validation import sentences  # imports pydantic: see sentences.py
+
+    return sentences(body)
 
 
 def _milliseconds(started: float) -> float:

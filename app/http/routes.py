@@ -15,8 +15,7 @@ from app.http.predictor import Predictor
 from app.http.problems import Problem
 from app.http.sentences import BATCH_SENTENCES
 
-DESCRIPTION = "Classifies short texts by emotion. Every answer carries `X-Request-ID`; errors are problem documents."
-BODIES = (schemas.Sentence, schemas.Sentences, oip.InferRequest)
+DESCRIPTION = "The model {model}. Every answer carries `X-Request-ID`; errors are problem documents."
 NO_PATH = "There is nothing at this path."
 NO_METHOD = "This path does not take this method."
 
@@ -26,7 +25,7 @@ def framework(about: Mapping[str, str], predictor: Predictor, fast: Routes) -> F
     app = FastAPI(
         title="vmlops",
         version=about["version"],
-        description=DESCRIPTION,
+        description=DESCRIPTION.format(model=predictor.engine.signature.model),
         docs_url=None,  # docs_page loads nothing from elsewhere
         redoc_url=None,
         redirect_slashes=False,  # behind the gateway a redirect would name the wrong scheme and port
@@ -36,12 +35,15 @@ def framework(about: Mapping[str, str], predictor: Predictor, fast: Routes) -> F
     app.exception_handler(HTTPException)(_http_exception)
     app.exception_handler(Exception)(_failure)
 
+    forms = schemas.forms_of(predictor.engine.signature)
+    inference = oip.Inference(predictor.engine.signature)
+
     def document() -> dict[str, Any]:
-        app.openapi_schema = app.openapi_schema or openapi.document(app, BODIES)
+        app.openapi_schema = app.openapi_schema or openapi.document(app, (forms.one, forms.many, inference.Request))
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]
-    _add_fast_routes(app, about["version"] == "v2", fast)
+    _add_fast_routes(app, about["version"] == "v2", forms, fast)
 
     @app.get("/version", summary="What runs here", response_model=schemas.VersionDocument)
     async def version() -> Mapping[str, str]:
@@ -55,21 +57,21 @@ def framework(about: Mapping[str, str], predictor: Predictor, fast: Routes) -> F
     async def asset(name: str) -> Response:
         return respond(docs_page.asset(name))
 
-    oip.add_routes(app, predictor)
+    oip.add_routes(app, predictor, inference)
     return app
 
 
-def _add_fast_routes(app: FastAPI, debug: bool, fast: Routes) -> None:
+def _add_fast_routes(app: FastAPI, debug: bool, forms: schemas.Forms, fast: Routes) -> None:
     documented: dict[tuple[str, str], dict[str, Any]] = {
         ("POST", "/predict"): {
-            "summary": "Classify a sentence",
-            "response_model": schemas.DebugPrediction if debug else schemas.Prediction,
-            **openapi.takes(schemas.Sentence),
+            "summary": "Predict for one input",
+            "response_model": forms.debug if debug else forms.prediction,
+            **openapi.takes(forms.one),
         },
         ("POST", "/predict/batch"): {
-            "summary": f"Classify up to {BATCH_SENTENCES} sentences, in order",
-            "response_model": schemas.DebugPredictions if debug else schemas.Predictions,
-            **openapi.takes(schemas.Sentences),
+            "summary": f"Predict for up to {BATCH_SENTENCES} inputs, in order",
+            "response_model": forms.debug_predictions if debug else forms.predictions,
+            **openapi.takes(forms.many),
         },
         ("GET", "/health"): {"summary": "The process lives", "response_model": schemas.Health},
         ("GET", "/ready"): {

@@ -9,9 +9,10 @@ from __future__ import annotations
 from time import perf_counter
 
 from app.engines.engine import Score
+from app.engines.signature import text_of
 from app.http.answers import Answer
 from app.http.asgi import Scope
-from app.http.predictor import Predictor, parse_sentence
+from app.http.predictor import Predictor
 from app.observed.shadow import Shadow, ShadowAnswer
 
 ANSWER = b"x-shadow-answer"
@@ -49,8 +50,10 @@ def take_copy(predictor: Predictor, shadow: Shadow, request_id: str, body: bytes
 
 def _scored(predictor: Predictor, body: bytes) -> tuple[Score, ShadowAnswer]:
     started = perf_counter()
-    text = parse_sentence(body)
-    score = predictor.engine.score(text)
+    x = predictor.parse(body)
+    score = predictor.engine.score(x)
     seconds = perf_counter() - started
-    predictor.metrics.predicted(text, score)
-    return score, ShadowAnswer(predictor.engine.model_version, score.label, score.confidence, seconds)
+    predictor.metrics.predicted(x, score)
+    label = text_of(score.label) if predictor.engine.signature.kind == "classes" else "number"
+    confidence = score.confidence if score.probabilities else 0.0
+    return score, ShadowAnswer(predictor.engine.model_version, label, confidence, seconds)

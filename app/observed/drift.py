@@ -7,6 +7,7 @@ symmetric Kullback-Leibler divergence. Credit scoring, where it comes from, read
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Mapping, Sequence
 from math import log
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 
 from app.engines.artifact import MANIFEST, ArtifactError
 from app.engines.engine import Engine
+from app.engines.signature import Scalar, text_of
 
 WINDOW = 1000  # predictions that the index looks at, at least
 ENOUGH = 500  # below it noise alone comes near 0.1: with b bins and n predictions it is about (b - 1) / n
@@ -29,30 +31,83 @@ class Bins(NamedTuple):
     shares: tuple[float, ...]
 
     @classmethod
-    def of(cls, histogram: Mapping[str, Any]) -> Bins:
-        """From edges (b + 1) and shares (b) as the manifest has them; the outer edges bound nothing."""
+    def of(cls, histogram: Mapping[str, Any], total: float = 1.0) -> Bins:
+        """From edges (b + 1) and shares (b) as the manifest has them; the outer edges bound nothing.
+
+        Raises KeyError, TypeError and ValueError.
+        """
         edges, shares = histogram["edges"], histogram["shares"]
-        if len(shares) != len(edges) - 1 or edges != sorted(set(edges)) or not 0.99 < sum(shares) < 1.01:
+        if len(shares) != len(edges) - 1 or edges != sorted(set(edges)) or abs(sum(shares) - total) > 0.01:
             raise ValueError("edges and shares do not fit")
-        return cls(tuple(round(float(edge), 9) for edge in edges[1:-1]), tuple(map(float, shares)))
+        return cls(tuple(float(f"{edge:.9g}") for edge in edges[1:-1]), tuple(map(float, shares)))
+
+
+class Places(NamedTuple):
+    """How often each value of a column occurs: a share for each of its `values`, or for each bin between `bounds` (of
+    numbers, and of the lengths of texts), and last that of missing values."""
+
+    values: Mapping[Scalar, int]
+    bounds: tuple[float, ...]
+    shares: tuple[float, ...]
+
+    @classmethod
+    def of(cls, column: Mapping[str, Any]) -> Places:
+        """From the manifest's entry. Raises KeyError, TypeError and ValueError."""
+        missing = float(column["missing"])
+        if "edges" in column:
+            bins = Bins.of(column, 1 - missing)
+            return cls({}, bins.bounds, (*bins.shares, missing))
+        values = {value: i for i, value in enumerate(column["values"])}
+        shares = tuple(map(float, column["shares"]))
+        if len(shares) != len(values):
+            raise ValueError("values and shares do not fit")
+        return cls(values, (), (*shares, missing))
+
+    def place(self, value: Scalar | None) -> int:
+        """The index in `shares` that a value counts for."""
+        if value is None:
+            return len(self.shares) - 1
+        if self.values:
+            return self.values[value]
+        return bisect_left(self.bounds, len(value) if isinstance(value, str) else value)
 
 
 class Baseline(NamedTuple):
-    """The distributions of the manifest; label shares in the order of the engine's labels."""
+    """The manifest's entry `baseline`: each distribution that the model has. A model that was imported without data has
+    none."""
 
-    labels: tuple[float, ...]
-    confidence: Bins
-    unknown: Bins
+    labels: tuple[float, ...]  # shares in the order of the signature's labels
+    confidence: Bins | None  # of the probability of the predicted label
+    unknown: Bins | None  # of the share of a text's tokens that the model does not know
+    prediction: Bins | None  # of the predicted number
+    columns: dict[str, Places]
 
     @classmethod
     def of(cls, engine: Engine) -> Baseline:
         """Raises ArtifactError where the manifest has none that can be used."""
+        signature = engine.signature
         try:
             baseline = engine.manifest["baseline"]
-            labels = tuple(float(baseline["labels"][label]) for label in engine.labels)
-            return cls(labels, Bins.of(baseline["confidence"]), Bins.of(baseline["oov"]))
+            if not baseline and not signature.takes_text:
+                return cls((), None, None, None, {})
+            return cls(
+                tuple(float(baseline["labels"][text_of(label)]) for label in signature.labels),
+                Bins.of(baseline["confidence"]) if signature.probabilities else None,
+                Bins.of(baseline["oov"]) if signature.takes_text else None,
+                Bins.of(baseline["prediction"]) if signature.kind == "number" else None,
+                {column.name: Places.of(baseline["columns"][column.name]) for column in signature.columns},
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactError(Path(MANIFEST), f"has no usable baseline ({error!r})") from None
+
+    def shares(self) -> dict[str, Sequence[float]]:
+        """By distribution, in the order of metrics.Metrics.totals."""
+        bins = {"confidence": self.confidence, "unknown": self.unknown, "prediction": self.prediction}
+        return {
+            **({"label": self.labels} if self.labels else {}),
+            **{name: of.shares for name, of in bins.items() if of},
+            **{f"column {name}": of.shares for name, of in self.columns.items()},
+        }
 
 
 def psi(counts: Sequence[int], shares: Sequence[float]) -> float:
@@ -75,17 +130,15 @@ class Drift:
     """
 
     def __init__(self, baseline: Baseline) -> None:
-        self._shares = {
-            "label": baseline.labels,
-            "confidence": baseline.confidence.shares,
-            "unknown": baseline.unknown.shares,
-        }
+        self._shares = baseline.shares()
         self._window = [[0] * len(shares) for shares in self._shares.values()]
         self._snapshots = deque([(0, self._window)])  # predictions made, and the totals then
         self.size = 0  # predictions in the window
 
     def update(self, *totals: Sequence[int]) -> None:
-        """Counts by bin since the start: of labels, confidence, unknown shares. Each has the same sum."""
+        """Counts by bin since the start, in the order of Baseline.shares. Each has the same sum."""
+        if not totals:
+            return
         made = sum(totals[0])
         snapshots = self._snapshots
         if made - snapshots[-1][0] >= STEP:

@@ -7,9 +7,10 @@ that make prometheus-client's own types several times as dear (docs/api-benchmar
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from app.engines.engine import Engine, Score
+from app.engines.signature import Input, Scalar, text_of
 from app.observed.drift import Baseline, Drift
 from app.observed.exposition import Sample, family, process
 from app.observed.histogram import DURATION_SECONDS, Histogram
@@ -17,6 +18,7 @@ from app.observed.shadow import Shadow
 from app.settings import Settings
 
 LENGTH_CHARACTERS = (8, 16, 32, 64, 96, 140, 280, 1024, 4096, 8192)
+TENTHS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 NOT_COUNTED = frozenset({"/health", "/ready", "/metrics", "/v2/health/live", "/v2/health/ready"})
 
 SIDES = ("reference", "candidate")  # of a pair in the shadow metrics: v1 and v2
@@ -35,17 +37,39 @@ class Metrics:
         self.in_flight = 0
         self.requests: defaultdict[tuple[str, int], int] = defaultdict(int)  # by route and status
         self.durations: defaultdict[str, Histogram] = defaultdict(lambda: Histogram(DURATION_SECONDS))  # by route
-        self.labels = dict.fromkeys(engine.labels, 0)
-        self.confidence = Histogram(self.baseline.confidence.bounds)
-        self.unknown = Histogram(self.baseline.unknown.bounds)
+        signature, baseline = engine.signature, self.baseline
+        self.labels: dict[Scalar, int] = dict.fromkeys(signature.labels, 0)
+        self.confidence = Histogram(baseline.confidence.bounds if baseline.confidence else TENTHS)
+        self.unknown = Histogram(baseline.unknown.bounds if baseline.unknown else TENTHS)
         self.length = Histogram(LENGTH_CHARACTERS)
         self.shadow = Shadow() if settings.version == "v2" else None
+        self.numbers = Histogram(baseline.prediction.bounds if baseline.prediction else ())
+        self.columns = {name: [0] * len(places.shares) for name, places in baseline.columns.items()}
+        self._signature = signature
+        usual = signature.takes_text and signature.probabilities
+        self.predicted: Callable[[Input, Score], None] = self._usual if usual else self._any
 
     def answered(self, route: str, status: int, seconds: float) -> None:
         self.requests[route, status] += 1
         self.durations[route].observe(seconds)
 
-    def predicted(self, text: str, score: Score) -> None:
+    def _any(self, x: Input, score: Score) -> None:
+        signature = self._signature
+        if signature.kind == "classes":
+            self.labels[score.label] += 1
+        else:
+            self.numbers.observe(float(score.label))
+        if signature.probabilities:
+            self.confidence.observe(score.confidence)
+        if signature.takes_text:
+            self.unknown.observe(score.unknown / score.tokens if score.tokens else 1.0)
+            self.length.observe(len(x))
+        else:
+            for value, places, counts in zip(x, self.baseline.columns.values(), self.columns.values(), strict=False):
+                counts[places.place(value)] += 1
+
+    def _usual(self, text: str, score: Score) -> None:
+        """A text and its label, which is what most models are asked for; the others are `_any`."""
         self.labels[score.label] += 1
         self.confidence.observe(score.confidence)
         # Nothing is known of a text without tokens.
@@ -78,22 +102,45 @@ class Metrics:
         yield from self._gauge("requests_in_flight", "Requests being answered", {(): self.in_flight})
 
     def _predictions(self) -> Iterator[str]:
-        labels: dict[Labels, int] = {(label,): count for label, count in self.labels.items()}
-        yield from self._counter("predictions", "Sentences classified", labels, "label")
-        yield from self._histogram(
-            "prediction_confidence_ratio", "Probability of the predicted label", {(): self.confidence}
+        signature = self._signature
+        labels: dict[Labels, int] = {(text_of(label),): count for label, count in self.labels.items()}
+        if signature.kind == "number":
+            labels = {("number",): sum(self.numbers.counts)}
+        yield from self._counter("predictions", "Inputs that a label or a number was predicted for", labels, "label")
+        for name, text, histogram, has in (
+            (
+                "prediction_confidence_ratio",
+                "Probability of the predicted label",
+                self.confidence,
+                signature.probabilities,
+            ),
+            ("prediction_value", "The predicted number", self.numbers, signature.kind == "number"),
+            ("prediction_unknown_ratio", "Share of tokens the model does not know", self.unknown, signature.takes_text),
+            ("sentence_length_characters", "Characters a sentence", self.length, signature.takes_text),
+        ):
+            if has:
+                yield from self._histogram(name, text, {(): histogram})
+
+    def totals(self) -> list[Sequence[int]]:
+        """Counts since the start, in the order of Baseline.shares."""
+        baseline = self.baseline
+        histograms = (
+            (baseline.confidence, self.confidence),
+            (baseline.unknown, self.unknown),
+            (baseline.prediction, self.numbers),
         )
-        yield from self._histogram(
-            "prediction_unknown_ratio", "Share of tokens the model does not know", {(): self.unknown}
-        )
-        yield from self._histogram("sentence_length_characters", "Characters a sentence", {(): self.length})
+        return [
+            *([list(self.labels.values())] if baseline.labels else []),
+            *(live.counts for bins, live in histograms if bins),
+            *self.columns.values(),
+        ]
 
     def _drift(self) -> Iterator[str]:
         shares: dict[Labels, float] = {
-            (label,): share for label, share in zip(self.labels, self.baseline.labels, strict=True)
+            (text_of(label),): share for label, share in zip(self.labels, self.baseline.labels, strict=False)
         }
         yield from self._gauge("baseline_label_ratio", "Share of the label in the model's baseline", shares, "label")
-        self.drift.update(list(self.labels.values()), self.confidence.counts, self.unknown.counts)
+        self.drift.update(*self.totals())
         psi: dict[Labels, float] = {(name,): value for name, value in self.drift.psi().items()}
         yield from self._gauge("drift_psi", "Population stability index against the baseline", psi, "distribution")
         yield from self._gauge("drift_window_predictions", "Predictions behind vmlops_drift_psi", {(): self.drift.size})

@@ -61,7 +61,7 @@ class LibraryMetrics(Metrics):
         predictions = Counter("predictions", "", (*names, "label"), registry=registry)
         self._requests = requests.labels(*common, "/predict", "200")
         self._duration = duration.labels(*common, "/predict")
-        self._by_label = {label: predictions.labels(*common, label) for label in engine.labels}
+        self._by_label = {label: predictions.labels(*common, label) for label in engine.signature.labels}
         tenths = [i / 10 for i in range(1, 10)]
         self._values = [
             Histogram(name, "", names, registry=registry, buckets=buckets).labels(*common)

@@ -83,4 +83,4 @@ print(private() - before)
     weights = (artifacts / "weights.npy").stat().st_size // 1024
     # A single process is charged with the whole mapping; four share it.
     assert int(run.stdout) < 8_000 + 2 * weights
-    assert load_engine(artifacts).labels == built.engine.labels
+    assert load_engine(artifacts).signature.labels == built.engine.signature.labels

@@ -58,7 +58,7 @@ def requirements(project: Path) -> list[Path]:
     if not manifest.is_file():
         raise ReleaseError(f"{manifest} is missing: run `make model` first")
     engine = json.loads(manifest.read_text())["engine"]
-    names = ["api.txt", "sklearn.txt"] if engine == "sklearn" else ["api.txt"]
+    names = ["api.txt"] if engine == "compiled" else ["api.txt", f"{engine}.txt"]
     return [project / "requirements" / name for name in names]
 
 

@@ -13,6 +13,7 @@ from zlib import crc32
 import httpx
 
 from app.engines.engine import Score
+from app.engines.signature import Scalar, Signature
 from app.factory import create_app
 from app.http.asgi import Application
 from app.settings import Settings, Version
@@ -36,7 +37,8 @@ class StubEngine:
     """Scores by the hashes of a text's words: quick, the same everywhere, and different from text to text."""
 
     name = "stub"
-    labels = LABELS
+    signature = Signature("emotion", "classes", (), LABELS, probabilities=True)
+    slow = False
     model_version = "stub00000001"
     manifest = MANIFEST
 
@@ -54,7 +56,7 @@ class StubEngine:
     def score_batch(self, texts: Sequence[str]) -> list[Score]:
         return [self.score(text) for text in texts]
 
-    def explain(self, text: str, label: str, top: int = 10) -> list[tuple[str, float]]:
+    def explain(self, text: str, label: Scalar, top: int = 10) -> list[tuple[str, float]]:
         words = dict.fromkeys(text.lower().split())
         return sorted(((word, 1 / (i + 1)) for i, word in enumerate(words)), key=lambda pair: -pair[1])[:top]
 

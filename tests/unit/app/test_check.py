@@ -25,7 +25,7 @@ def test_a_good_model(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     monkeypatch.setattr(check, "load_engine", lambda directory: StubEngine())
     assert check.main(["/some/model"]) == 0
     out, err = capsys.readouterr()
-    label = StubEngine().score(check.SENTENCE).label
+    label = StubEngine().score(StubEngine.signature.typical).label
     assert out.startswith(f"/some/model: stub model stub00000001 answers {label!r} (")
     assert (out.count("\n"), err) == (1, "")
 

@@ -59,7 +59,7 @@ def test_shifts_are_seen(shifted: tuple[float, ...], n: int) -> None:
 
 def make_drift() -> Drift:
     bins = Bins((0.5,), (0.5, 0.5))
-    return Drift(Baseline((0.5, 0.5), bins, bins))
+    return Drift(Baseline((0.5, 0.5), bins, bins, None, {}))
 
 
 def test_nothing_is_said_of_few_predictions() -> None:

@@ -100,7 +100,7 @@ def test_every_kind_of_file_into_the_next(
             assert float(row["confidence"]) == pytest.approx(alone.confidence, abs=1e-9)
             assert row["model_version"] == engine.model_version
         if kind == "jsonl":
-            assert [found[0][f"probability_{name}"] for name in engine.labels] == pytest.approx(
+            assert [found[0][f"probability_{name}"] for name in engine.signature.labels] == pytest.approx(
                 alone_of(engine, found[0])
             )
         # What was added would be there twice.

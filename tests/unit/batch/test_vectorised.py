@@ -42,7 +42,7 @@ def assert_alike(one_by_one: Any, at_once: VectorisedEngine, texts: list[str]) -
     scores = one_by_one.score_batch(texts)
     labels, probabilities = at_once.scores(texts)
     for text, score, label, p in zip(texts, scores, labels, probabilities, strict=True):
-        assert at_once.labels[label] == score.label, text
+        assert at_once.signature.labels[label] == score.label, text
         assert p == pytest.approx(score.probabilities, abs=1e-9), text
 
 
@@ -68,7 +68,7 @@ def test_any_vectorizer_and_any_text(kind: str, tmp_path: Path) -> None:
 def test_a_tie_is_decided_as_one_by_one(artifacts: Path) -> None:
     """Two labels as probable as each other: the order of a sum must not decide."""
     one_by_one, at_once = both(artifacts)
-    at_once._intercept = one_by_one._intercept = [0.0] * len(at_once.labels)
+    at_once._intercept = one_by_one._intercept = [0.0] * len(at_once.signature.labels)
     assert_alike(one_by_one, at_once, ["unknown", "", "glad rain", "rain glad"] * 50)
 
 

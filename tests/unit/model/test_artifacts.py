@@ -63,7 +63,7 @@ def test_missing_manifest(directory: Path) -> None:
     assert "manifest.json: is missing; build it again with `make model`" in refusal(directory)
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"format": 0}', '{"format": 2}', "{" * 50, "\x00"])
+@pytest.mark.parametrize("content", ["", "[]", '{"format": 0}', '{"format": 3}', "{" * 50, "\x00"])
 def test_broken_manifest(directory: Path, content: str) -> None:
     (directory / "manifest.json").write_text(content)
     assert "manifest.json: " in refusal(directory)
@@ -99,8 +99,26 @@ def test_scorer_not_described(directory: Path) -> None:
 
 
 def test_labels_disagree(directory: Path) -> None:
-    edit(directory, labels=["one", "two"])
+    signature = json.loads((directory / "manifest.json").read_text())["signature"]
+    edit(directory, signature=signature | {"labels": ["one", "two"]})
     assert "disagree" in refusal(directory)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"kind": "ranks"}, "the kind 'ranks' does not exist"),
+        ({"labels": ["one"]}, "1 labels"),
+        ({"labels": ["1", 1]}, "two labels read the same"),
+        ({"columns": [{"name": "", "type": "number", "typical": 1}]}, "a column without a name"),
+        ({"columns": [{"name": "a", "type": "complex", "typical": 1}]}, "'a' has no type"),
+        ({"columns": None}, "the signature lacks something"),
+    ],
+)
+def test_signature_that_makes_no_sense(directory: Path, changed: dict[str, Any], said: str) -> None:
+    signature = json.loads((directory / "manifest.json").read_text())["signature"]
+    edit(directory, signature=signature | changed)
+    assert said in refusal(directory)
 
 
 def test_serving_needs_python_alone(directory: Path) -> None:

@@ -31,7 +31,8 @@ def contents(directory: Path) -> dict[str, str]:
 def test_manifest(built: Built, data: Dataset) -> None:
     manifest: dict[str, Any] = json.loads((built.directory / "artifacts" / "manifest.json").read_text())
     assert manifest["engine"] == "compiled"
-    assert manifest["labels"] == sorted(set(data.labels))
+    assert manifest["signature"]["labels"] == sorted(set(data.labels))
+    assert (manifest["signature"]["model"], manifest["signature"]["columns"]) == ("emotion", [])
     assert manifest["data"]["sha256"] == sha256(SHIPPED)
     assert manifest["lock"]["sha256"] == sha256(LOCK)
     assert set(manifest["libraries"]) >= {"numpy", "scipy", "scikit-learn"}
@@ -80,7 +81,7 @@ def test_everyday_sentences(built: Built) -> None:
         if s.label != row["sentiment"]
     ]
     assert len(wrong) <= 0.3 * len(rows), wrong
-    for label in built.engine.labels:
+    for label in built.engine.signature.labels:
         mine = sum(row["sentiment"] == label for row in rows)
         missed = [row for row in wrong if row[0] == label]
         assert len(missed) <= 0.5 * mine, missed
@@ -89,7 +90,8 @@ def test_everyday_sentences(built: Built) -> None:
 def test_report(built: Built) -> None:
     page = (built.directory / "report" / "README.md").read_text()
     card = (built.directory / "report" / "model-card.md").read_text()
-    for label in built.engine.labels:
+    for label in built.engine.signature.labels:
+        assert isinstance(label, str)
         assert f"| {label} |" in page
         assert label in card
     metrics = built.engine.manifest["metrics"]
@@ -119,12 +121,12 @@ def test_a_failure_leaves_what_was_there(data: Dataset, tmp_path: Path, monkeypa
 def test_command_refuses_broken_data(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "bad.csv").write_text("sentiment,content\njoy,hello\n")
+    (tmp_path / "bad.csv").write_text("sentiment,content\njoy,hello\njoy\n")
     monkeypatch.setattr(sys, "argv", ["model", "--data", str(tmp_path / "bad.csv"), "--output", str(tmp_path / "out")])
     assert command.main() == 1
     said = capsys.readouterr()
     assert said.err.count("\n") == 1
-    assert f"{tmp_path / 'bad.csv'}:2: unknown label 'joy'" in said.err
+    assert f"{tmp_path / 'bad.csv'}:3: the row ends after 1 of 2 fields" in said.err
     assert not (tmp_path / "out").exists()
 
 

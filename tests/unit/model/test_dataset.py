@@ -33,16 +33,20 @@ def test_reads_columns_in_any_order_and_line_feeds_in_quotes(tmp_path: Path) -> 
         ("", 1, "the header is nothing"),
         ("tweet_id,content\n1,hello\n", 1, "name the columns sentiment and content"),
         ("sentiment,content,content\nfun,a,b\n", 1, "once each"),
-        (HEADER + "1,fun,good\n2,joy,hello\n", 3, "unknown label 'joy'; use one of anger, boredom"),
+        (HEADER + "1,fun,good\n2,,hello\n", 3, "the label is empty"),
+        (HEADER + "1,fun,good\nfun\n", 3, "the row ends after 1 of 3 fields; complete it or delete it"),
         (HEADER + "1,fun,good\n2,fun,\n", 3, "the text is empty"),
         (HEADER + '1,fun," \t\n"\n', 2, "the text is empty"),
-        (HEADER + '1,fun,"a\nb"\n2,fun,one, two\n', 4, "4 fields, the header has 3; quote texts that contain commas"),
-        (HEADER + "1,fun\n", 2, "2 fields"),
+        (HEADER + '1,fun,"a\nb"\n2,fun,one, two\n', 4, "4 fields, the header has 3; quote texts that contain ','"),
         (HEADER + '1,fun,good\n2,fun,"never closed\n3,fun,more\n', 3, "close every quote"),
         (HEADER + '1,fun,"so "nice""\n', 2, "double quotes inside of quoted texts"),
         (HEADER + '1,fun,"' + "x" * 140_000 + "\n", 2, "quoting of the row that begins here is broken"),
-        (HEADER.encode() + b"1,fun,caf\xe9\n", 2, "byte 0xe9 is not UTF-8; save the file as UTF-8"),
-        (ENOUGH.encode("utf-16"), 1, "is not UTF-8"),
+        (
+            HEADER.encode() + "1,fun,café\n".encode() + b"1,fun,caf\xe9\n",
+            3,
+            "byte 0xe9 is not UTF-8; save the file as UTF-8",
+        ),
+        (HEADER.encode() + b"1,fun,\x81\n", 2, "byte 0x81 is not UTF-8"),
     ],
 )
 def test_says_where_and_what(tmp_path: Path, content: str | bytes, line: int, said: str) -> None:
@@ -54,18 +58,49 @@ def test_says_where_and_what(tmp_path: Path, content: str | bytes, line: int, sa
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252"])
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_files_as_spreadsheets_write_them(tmp_path: Path, encoding: str, separator: str) -> None:
+    rows = "".join(f"{separator.join(('fun', f'café {n}'))}\r\n\r\nlove{separator}naïve\r\n" for n in range(FEWEST))
+    path = write(tmp_path, f"label{separator}text\r\n{rows}\r\n".encode(encoding))
+    data = dataset.read(path, "label", "text")
+    assert data.counts() == {"fun": FEWEST, "love": FEWEST}
+    assert data.texts[:2] == ["café 0", "naïve"]
+
+
+def test_a_text_of_any_length(tmp_path: Path) -> None:
+    long = "x" * 200_000
+    path = write(tmp_path, "sentiment,content\n" + f"fun,{long}\nlove,{long}\n" * FEWEST)
+    assert dataset.read(path).texts[0] == long
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"PK\x03\x04", "a spreadsheet (.xlsx, .ods); save it as CSV"),
+        (b"\x1f\x8b", "compressed with gzip; unpack it first"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "a Git LFS pointer, not the data; run git lfs pull"),
+        (b"v1,v2\nham,hello\n", "or say which they are: TEXT=column LABEL=column"),
+    ],
+)
+def test_what_is_no_table_of_ours(tmp_path: Path, content: bytes, said: str) -> None:
+    with pytest.raises(DataError) as error:
+        dataset.read(write(tmp_path, content))
+    assert said in str(error.value)
+
+
 def test_too_few_of_a_label(tmp_path: Path) -> None:
     path = write(tmp_path, ENOUGH.replace("0,worry,text 0 of it\n", "", 1))
-    with pytest.raises(DataError, match=f"{FEWEST - 1} rows of 'worry'; give at least {FEWEST}"):
+    with pytest.raises(DataError, match=f"only {FEWEST - 1} of 'worry'; give at least {FEWEST} rows of each label"):
         dataset.read(path)
 
 
-def test_a_label_that_is_not_there(tmp_path: Path) -> None:
-    path = write(tmp_path, "".join(line for line in ENOUGH.splitlines(True) if ",love," not in line))
-    with pytest.raises(DataError, match="0 rows of 'love'"):
+def test_one_label(tmp_path: Path) -> None:
+    path = write(tmp_path, "sentiment,content\n" + "fun,hello\n" * FEWEST)
+    with pytest.raises(DataError, match="1 labels in the column 'sentiment'; give at least two"):
         dataset.read(path)
 
 
 def test_no_file(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"No such file.*make model DATA=path"):
+    with pytest.raises(DataError, match=r"No such file.*DATA=path"):
         dataset.read(tmp_path / "none.csv")
