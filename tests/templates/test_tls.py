@@ -188,6 +188,31 @@ def test_acme_asks_for_public_names_only() -> None:
     assert "--register-unsafely-without-email" in evaluate("_tls_acme_command", "tls", vmlops_server_names=names)
 
 
+def test_the_authority_is_asked_once_for_the_names_that_there_are(site: Site, tmp_path: Path) -> None:
+    """By a certbot that only writes down what it was asked."""
+    lineage, programs = tmp_path / "lineage", tmp_path / "bin"
+    lineage.mkdir()
+    programs.mkdir()
+    asked = tmp_path / "asked"
+    certbot = programs / "certbot"
+    certbot.write_text(f'#!/bin/sh\necho "$@" >> {asked}\n')
+    certbot.chmod(0o755)
+    play = yaml.safe_load(site.play.read_text())
+    play[0]["tasks"][0]["ansible.builtin.import_role"]["tasks_from"] = "authority"
+    play[0]["environment"] = {"PATH": f"{programs}:{os.environ['PATH']}"}
+    site.play.write_text(yaml.safe_dump(play))
+    settings: dict[str, Any] = {"tls_mode": "acme", "_tls_acme_lineage": str(lineage)}
+    ask = "Ask the authority for a certificate, if there is none for these names"
+    assert site.run(**settings, vmlops_server_names=["localhost", "api.example.org"]) == ask
+    assert asked.read_text().endswith("--domain api.example.org\n")
+
+    certificate(lineage)
+    (lineage / "server.crt").rename(lineage / "fullchain.pem")  # of localhost and 127.0.0.1
+    assert site.run(**settings, vmlops_server_names=["localhost", "api.example.org"]) == ask
+    assert site.run(**settings, _tls_acme_names=["localhost", "IP:127.0.0.1"]) == ""
+    assert len(asked.read_text().splitlines()) == 2
+
+
 def test_the_hook_hands_the_certificate_to_nginx(site: Site, tmp_path: Path) -> None:
     lineage, target, programs = tmp_path / "lineage", tmp_path / "target", tmp_path / "bin"
     for directory in (lineage, target, programs):
