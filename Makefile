@@ -165,10 +165,13 @@ molecule: packages .venv/test model/artifacts/manifest.json ## The roles on a th
 lifecycle: packages .venv/test ## What a lab machine changes on this host is taken back
 	pytest tests/lab
 
-.PHONY: test-faults test-browser fuzz bench-api
+.PHONY: test-faults test-cluster test-browser fuzz bench-api
 test-faults: .venv/test ## Break the running lab machine under load: replicas, floods, TLS
 	$(host) packages testssl:testssl.sh
 	pytest tests/faults
+
+test-cluster: .venv/test ## Break parts of the running cluster under load, and roll out on it
+	pytest tests/cluster
 
 test-browser: .venv/browser build/tools/.fetched ## The page in headless Chromium
 	$(host) packages chromium

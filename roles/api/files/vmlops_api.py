@@ -6,6 +6,10 @@
     vmlops-api instances [VERSION@PORT …]  these are to run, others are stopped
     vmlops-api activate VERSION ID         roll a release out, one instance at a time; a failure goes back to the old one
     vmlops-api rollback VERSION            activate the release that the version had before
+    vmlops-api releases                    of each version what it runs, what is recorded and since when, as JSON
+    vmlops-api record VERSION PREVIOUS     what runs now is what the fleet runs; `rollback` goes back to PREVIOUS
+    vmlops-api lock HOST PID [LIVING …]    take the lock of rollouts for a process of a control machine, where LIVING ones run
+    vmlops-api unlock HOST PID             give it back
     vmlops-api prune KEEP                  remove releases that are neither in use nor among the KEEP newest others
 
 Every verb prints a line for each thing that it changed, and nothing where nothing was to be changed.
@@ -37,6 +41,10 @@ WANTED = UNITS / "vmlops-api.target.wants"
 # Written last: a release without it was interrupted or has failed its check.
 MARK = "INSTALLED"
 LOCK = Path("/run/vmlops-api.lock")
+# Who rolls out, over all hosts and for as long as that takes; LOCK is held by one call on one host.
+ROLLOUT = Path("/run/vmlops-rollout.json")
+# A rollout renews its lock on a host before it works there, which takes minutes. One that is older has died.
+ROLLOUT_SECONDS = 1800
 # A replica is on this machine: no proxy of the environment stands in between.
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -196,11 +204,12 @@ def set_instances(names: list[str]) -> None:
             say(f"added {name}")
 
 
-def activate(version: str, release: str, timeout: float) -> None:
+def activate(version: str, release: str, timeout: float, *, alone: bool = True) -> None:
     """Make every instance of ``version`` run ``release``.
 
     Raises Failure where the release is not installed or its check fails (nothing was changed), and where an instance did not get
     ready with it (all instances run the release that they had before).
+    Where this host is not ``alone``, what `rollback` goes back to is left to record(), once every host has the release.
     """
     if not (RELEASES / release / MARK).exists():
         raise Failure(f"release {release} is not installed here; installed are: {', '.join(installed()) or 'none'}")
@@ -222,7 +231,8 @@ def activate(version: str, release: str, timeout: float) -> None:
             ) from None
         raise Failure(f"{version} went back to {before}, which serves; {release} failed: {error}") from None
     if before not in ("", release):
-        point(HOME / f"{version}.previous", before)
+        if alone:
+            record(version, before)
         say(f"{version} went from {before} to {release}")
 
 
@@ -239,6 +249,57 @@ def replace_instances(version: str, timeout: float) -> None:
             instance.restart(timeout)
             say(f"restarted {instance.name} with {instance.release}")
             time.sleep(instance.settle_seconds)
+
+
+def record(version: str, previous: str) -> None:
+    """Take what ``version`` runs as what the whole fleet runs, and ``previous`` as what it ran before, if that is another."""
+    wanted = {"recorded": active(version)}
+    if previous not in ("", active(version)):
+        wanted["previous"] = previous
+    for name, release in wanted.items():
+        if active(f"{version}.{name}") != release:
+            point(HOME / f"{version}.{name}", release)
+            say(f"{version}: {name} is {release}")
+
+
+def releases() -> dict[str, dict[str, str | float]]:
+    """By version: ``active``, ``recorded`` and ``previous`` release, and ``since`` when (Unix time) that is recorded."""
+    found: dict[str, dict[str, str | float]] = {}
+    for version in sorted(path.name for path in HOME.glob("v*") if path.is_symlink() and "." not in path.name):
+        link = HOME / f"{version}.recorded"
+        found[version] = {
+            "active": active(version),
+            "recorded": active(f"{version}.recorded"),
+            "previous": active(f"{version}.previous"),
+            "since": link.lstat().st_mtime if link.is_symlink() else 0.0,
+        }
+    return found
+
+
+def lock(owner: list[str], living: list[str]) -> None:
+    """Take the lock of rollouts, or renew it; raises Failure where somebody else has it.
+
+    A lock whose owner has died is taken over: a process of the same control machine that is not among ``living``, or one of
+    another that has not renewed it for ROLLOUT_SECONDS.
+    """
+    now = time.time()
+    since = now
+    if ROLLOUT.exists():
+        held = json.loads(ROLLOUT.read_text())
+        host, pid = held["owner"]
+        if held["owner"] == owner:
+            since = held["since"]
+        elif (host != owner[0] or pid in living) and now - held["renewed"] < ROLLOUT_SECONDS:
+            moment = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(held["since"]))
+            raise Failure(f"process {pid} of {host} has been rolling out since {moment}: wait until it has ended")
+    scratch = ROLLOUT.with_suffix(".new")
+    scratch.write_text(json.dumps({"owner": owner, "since": since, "renewed": now}))
+    scratch.rename(ROLLOUT)
+
+
+def unlock(owner: list[str]) -> None:
+    if ROLLOUT.exists() and json.loads(ROLLOUT.read_text())["owner"] == owner:
+        ROLLOUT.unlink()
 
 
 def rollback(version: str, timeout: float) -> None:
@@ -286,6 +347,9 @@ def perform(arguments: argparse.Namespace) -> None:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `vmlops-api status | head` ends quietly, like any filter
         status()
         return
+    if arguments.verb == "releases":
+        say(json.dumps(releases()))
+        return
     if os.geteuid() != 0:
         raise Failure("only root may change what runs: use sudo")
     os.umask(0o022)  # the services read what is written here
@@ -296,7 +360,13 @@ def perform(arguments: argparse.Namespace) -> None:
             case "instances":
                 set_instances(arguments.names)
             case "activate":
-                activate(arguments.version, arguments.release, arguments.timeout)
+                activate(arguments.version, arguments.release, arguments.timeout, alone=not arguments.fleet)
+            case "record":
+                record(arguments.version, arguments.previous)
+            case "lock":
+                lock([arguments.host, arguments.pid], arguments.living)
+            case "unlock":
+                unlock([arguments.host, arguments.pid])
             case "rollback":
                 rollback(arguments.version, arguments.timeout)
             case "prune":
@@ -308,11 +378,21 @@ def main() -> int:
     parser.add_argument("--timeout", type=float, default=30, help="seconds that a restarted instance has to get ready")
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("status")
+    verbs.add_parser("releases")
     verbs.add_parser("install").add_argument("release")
     verbs.add_parser("instances").add_argument("names", nargs="*")
     activation = verbs.add_parser("activate")
     activation.add_argument("version")
     activation.add_argument("release")
+    activation.add_argument("--fleet", action="store_true", help="other hosts follow: do not record what was before")
+    recording = verbs.add_parser("record")
+    recording.add_argument("version")
+    recording.add_argument("previous")
+    for name in ("lock", "unlock"):
+        locking = verbs.add_parser(name)
+        locking.add_argument("host")
+        locking.add_argument("pid")
+    verbs.choices["lock"].add_argument("living", nargs="*")
     verbs.add_parser("rollback").add_argument("version")
     verbs.add_parser("prune").add_argument("keep", type=int)
     try:
