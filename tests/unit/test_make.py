@@ -31,9 +31,9 @@ def clone(tmp_path: Path) -> Path:
     (tmp_path / ".venv/bin").mkdir(parents=True)
     requirements = tmp_path / "requirements"
     requirements.mkdir()
-    for name in ("bootstrap", "control", "train", "test", "api"):
+    for name in ("bootstrap", "control", "train", "test", "api", "import"):
         (requirements / f"{name}.txt").touch()
-    for mark in (".venv/control", ".venv/test"):
+    for mark in (".venv/control", ".venv/test", ".venv/import"):
         (tmp_path / mark).touch()
     called = "[*sys.argv[1:], os.environ.get('LC_ALL'), os.environ['no_proxy']]"
     recorder = f"#!/usr/bin/python3\nimport json, os, sys\njson.dump({called}, open('called', 'w'))\n"
