@@ -138,6 +138,7 @@ def test_secrets_are_for_those_who_need_them(host: Any) -> None:
     for path, mode, group in (
         ("/etc/nginx/vmlops.users", 0o640, "www-data"),
         ("/etc/nginx/vmlops.operators", 0o640, "www-data"),
+        ("/etc/nginx/vmlops.names", 0o640, "www-data"),
         ("/etc/nginx/vmlops.key", 0o600, "root"),
         ("/etc/vmlops/tls/server.key", 0o600, "root"),
     ):
@@ -145,6 +146,31 @@ def test_secrets_are_for_those_who_need_them(host: Any) -> None:
         assert (file.mode, file.user, file.group) == (mode, "root", group), path
     assert host.file("/run/vmlops-verdicts").mode == 0o700
     assert host.file("/etc/nginx/vmlops.users").content_string.startswith("admin:$6$rounds=100000$")
+
+
+def test_whoever_is_taken_out_of_the_accounts_is_out_without_a_run(
+    host: Any, client: httpx.Client, eventually: Callable[..., Any]
+) -> None:
+    """As after a run that was interrupted: vmlops-accounts.path makes every verdict void when the file changes."""
+    users = "/etc/nginx/vmlops.users"
+
+    def status() -> int:
+        return client.get("/version", auth=("second", "admin")).status_code
+
+    assert status() == 401
+    assert host.run(f"cp -p {users} {users}.before && sed -n 's/^admin:/second:/p' {users}.before >> {users}").rc == 0
+    try:
+        eventually(lambda: status() == 200, "the second account", 10)
+    finally:
+        host.run(f"mv {users}.before {users}")
+    eventually(lambda: status() == 401, "the end of the second account", 10)
+    assert client.get("/version").status_code == 200
+
+
+def test_the_logs_are_for_their_readers(host: Any) -> None:
+    for log in ("/var/log/nginx/vmlops.access.json", "/var/log/nginx/error.log"):
+        file = host.file(log)
+        assert (file.mode, file.group) == (0o640, "adm"), log
 
 
 def test_the_verifier_is_locked_in(host: Any) -> None:
@@ -179,6 +205,6 @@ def test_the_live_configuration_is_what_nginx_accepts(host: Any) -> None:
 
 
 def test_operators_pages(client: httpx.Client) -> None:
-    assert client.get("/prometheus/graph", auth=None).status_code == 401
+    assert client.get("/prometheus/classic/graph", auth=None).status_code == 401
     answer = client.get("/prometheus/api/v1/status/runtimeinfo")
     assert answer.status_code == 200, evidence(answer)
