@@ -1,0 +1,237 @@
+"""Models of tables: imported with a signature, served by the engine that agrees, asked over HTTP as the signature says."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import skops.io
+from sklearn.cluster import KMeans
+from sklearn.compose import ColumnTransformer
+from sklearn.datasets import load_iris
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import BayesianRidge, LogisticRegression, Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.svm import LinearSVC
+
+from app import check
+from app.engines.engine import Engine
+from app.factory import create_app
+from model import importing, table
+from model.sheet import DataError
+from model.signing import Unservable
+from tests.unit.app.stub_api import SETTINGS, Client
+from tests.unit.app.test_errors import check_problem
+
+IRIS = load_iris(as_frame=True)
+SPECIES = IRIS.target_names[IRIS.target]
+FLOWER = {"sepal length (cm)": 5.1, "sepal width (cm)": 3.5, "petal length (cm)": 1.4, "petal width (cm)": 0.2}
+
+
+def brought(model: Any, frame: pd.DataFrame, target: Any, tmp_path: Path) -> Engine:
+    """The engine of a model that was fitted on a table."""
+    skops.io.dump(model.fit(frame, target), tmp_path / "theirs.skops")
+    frame.assign(target=target).to_csv(tmp_path / "data.csv", index=False)
+    return importing.build(tmp_path / "theirs.skops", table.read(tmp_path / "data.csv", "target"), tmp_path)
+
+
+def passengers() -> tuple[pd.DataFrame, list[bool]]:
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "class": random.integers(1, 4, 200),
+            "sex": random.choice(["female", "male"], 200),
+            "age": np.where(random.random(200) < 0.2, np.nan, random.normal(30, 10, 200).round(1)),
+            "alone": random.random(200) < 0.5,
+        }
+    )
+    return frame, [bool(sex == "female") for sex in frame["sex"]]
+
+
+def survival() -> Any:
+    columns = ColumnTransformer(
+        [
+            ("numbers", make_pipeline(SimpleImputer(strategy="median"), StandardScaler()), ["age"]),
+            ("categories", OneHotEncoder(), ["class", "sex"]),
+            ("rest", "passthrough", ["alone"]),
+        ]
+    )
+    return make_pipeline(columns, LogisticRegression())
+
+
+@pytest.fixture(scope="module")
+def iris(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    model = make_pipeline(StandardScaler(), LogisticRegression())
+    return brought(model, IRIS.data, SPECIES, tmp_path_factory.mktemp("iris"))
+
+
+@pytest.fixture(scope="module")
+def titanic(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    frame, survived = passengers()
+    return brought(survival(), frame, survived, tmp_path_factory.mktemp("titanic"))
+
+
+def client(engine: Engine, version: Any = "v1") -> Client:
+    return Client(create_app(SETTINGS._replace(version=version), engine))
+
+
+def test_the_signature_is_what_model_and_data_say(iris: Engine, titanic: Engine) -> None:
+    assert iris.name == "onnx"
+    assert [column.name for column in iris.signature.columns] == list(IRIS.data)
+    assert iris.signature.columns[0].range == (4.3, 7.9)
+    assert iris.signature.labels == ("setosa", "versicolor", "virginica")
+    types = {column.name: (column.type, column.values, column.nullable) for column in titanic.signature.columns}
+    print(types)
+    assert types == {
+        "class": ("category", (1, 2, 3), False),
+        "sex": ("category", ("female", "male"), False),
+        "age": ("number", (), True),
+        "alone": ("boolean", (), False),
+    }
+    assert titanic.signature.labels == (False, True)
+    assert titanic.manifest["metrics"]["accuracy"] > 0.9
+
+
+def test_v1_and_v2(iris: Engine) -> None:
+    assert client(iris).post("/predict", json=FLOWER).json() == {
+        "prediction": "setosa",
+        "model_version": iris.model_version,
+    }
+    document = client(iris, "v2").post("/predict", json=FLOWER).json()
+    print(document)
+    assert sum(document["prediction_proba_dict"].values()) == pytest.approx(1)
+    assert document["top_columns"][0]["column"].startswith("petal")
+    batch = client(iris, "v2").post("/predict/batch", json=[FLOWER, FLOWER]).json()
+    assert [row["prediction"] for row in batch["predictions"]] == ["setosa", "setosa"]
+
+
+def test_a_linear_model_s_explanation_is_exact(iris: Engine, tmp_path: Path) -> None:
+    model = LogisticRegression(max_iter=1000).fit(IRIS.data, SPECIES == "setosa")
+    engine = brought(model, IRIS.data, SPECIES == "setosa", tmp_path)
+    row = tuple(FLOWER.values())
+    expected = {
+        column.name: weight * (value - column.typical)  # type: ignore[operator]
+        for column, weight, value in zip(engine.signature.columns, model.coef_[0], row, strict=True)
+    }
+    assert dict(engine.explain(row, True)) == pytest.approx({k: v for k, v in expected.items() if v}, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changed", "field", "reason"),
+    [
+        ({"sex": "robot"}, "sex", "'female' or 'male'"),
+        ({"class": 4}, "class", "1, 2 or 3"),
+        ({"age": "thirty"}, "age", "valid number"),
+        ({"age": float("nan")}, "age", "finite number"),
+        ({"age": float("inf")}, "age", "finite number"),
+        ({"age": 1e300}, "age", "less than or equal"),
+        ({"alone": 1}, "alone", "valid boolean"),
+        ({"alone": None}, "alone", "valid boolean"),
+        ({"fare": 7}, "fare", "is no column of this model; its columns are class, sex, age, alone"),
+        ({"age": ...}, "age", "is required"),
+    ],
+    ids=str,
+)
+def test_a_bad_row_is_told_which_column(titanic: Engine, changed: dict[str, Any], field: str, reason: str) -> None:
+    row = {"class": 1, "sex": "male", "age": 30, "alone": True} | changed
+    row = {name: value for name, value in row.items() if value is not ...}
+    headers = {"content-type": "application/json"}
+    document = check_problem(client(titanic).post("/predict", content=json.dumps(row), headers=headers), 422)
+    assert document["errors"][0]["field"] == field
+    assert reason in document["errors"][0]["reason"]
+    many = check_problem(client(titanic).post("/predict/batch", content=json.dumps([row]), headers=headers), 422)
+    assert many["errors"][0]["field"] == f"[0].{field}"
+
+
+def test_labels_come_back_as_what_they_are(titanic: Engine) -> None:
+    row = {"class": 1, "sex": "female", "age": None, "alone": True}
+    assert client(titanic).post("/predict", json=row).json()["prediction"] is True
+    probabilities = client(titanic, "v2").post("/predict", json=row).json()["prediction_proba_dict"]
+    assert list(probabilities) == ["false", "true"]
+
+
+def test_every_example_of_the_document_works(iris: Engine, titanic: Engine) -> None:
+    for engine in (iris, titanic):
+        asked = client(engine, "v2")
+        document = asked.get("/openapi.json").json()
+        for path in ("/predict", "/predict/batch", "/v2/models/{name}/infer"):
+            body = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+            (example, *_) = document["components"]["schemas"][body["$ref"].rpartition("/")[2]]["examples"]
+            answer = asked.post(path.format(name=engine.signature.model), json=example)
+            assert answer.status_code == 200, answer.text
+
+
+def test_tensors(titanic: Engine) -> None:
+    asked = client(titanic)
+    metadata = asked.get("/v2/models/theirs").json()
+    assert [(tensor["name"], tensor["datatype"]) for tensor in metadata["inputs"]] == [
+        ("class", "INT64"),
+        ("sex", "BYTES"),
+        ("age", "FP64"),
+        ("alone", "BOOL"),
+    ]
+    data = {"class": [1, 3], "sex": ["female", "male"], "age": [30, None], "alone": [True, False]}
+    types = {tensor["name"]: tensor["datatype"] for tensor in metadata["inputs"]}
+    inputs = [{"name": name, "shape": [2], "datatype": types[name], "data": data[name]} for name in data]
+    answer = asked.post("/v2/models/theirs/infer", json={"inputs": inputs, "outputs": []}).json()
+    assert answer["outputs"][0] == {"name": "label", "datatype": "BOOL", "shape": [2], "data": [True, False]}
+    assert answer["outputs"][1]["shape"] == [2, 2]
+    document = check_problem(asked.post("/v2/models/theirs/infer", json={"inputs": inputs[1:]}), 422)
+    assert document["detail"] == "inputs: lacks a tensor for class."
+
+
+def test_drift_of_inputs_is_measured(titanic: Engine) -> None:
+    asked = client(titanic)
+    row = {"class": 1, "sex": "female", "age": None, "alone": True}
+    for _ in range(3):
+        asked.post("/predict/batch", json=[row] * 250)
+    series = asked.series()
+    psi = {name: value for name, value in series.items() if "vmlops_drift_psi" in name}
+    print(psi)
+    assert {f'distribution="column {name}"' in "".join(psi) for name in row} == {True}
+    inputs = [value for name, value in psi.items() if "column" in name or "label" in name]
+    assert all(value > 0.25 for value in inputs), "one row over and over is not as in the data"
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [(RandomForestClassifier(5, random_state=0), "onnx"), (make_pipeline(StandardScaler(), LinearSVC()), "sklearn")],
+    ids=["forest", "no probabilities"],
+)
+def test_the_engine_agrees_on_every_row(model: Any, name: str, tmp_path: Path) -> None:
+    engine = brought(model, IRIS.data, SPECIES, tmp_path)
+    scores = engine.score_batch(list(map(tuple, IRIS.data.to_numpy().tolist())))
+    assert [score.label for score in scores] == model.predict(IRIS.data).tolist()
+    assert check.main([str(tmp_path / "artifacts")]) == 0
+
+
+def test_numbers_and_their_spread(tmp_path: Path) -> None:
+    frame = IRIS.data.iloc[:, :3]
+    target = IRIS.data.iloc[:, 3].to_numpy()
+    for model, spread in ((Ridge(), False), (BayesianRidge(), True)):
+        engine = brought(model, frame, target, tmp_path)
+        document = client(engine, "v2").post("/predict", json=dict(zip(frame, frame.iloc[7], strict=True))).json()
+        print(engine.name, document)
+        assert document["prediction"] == pytest.approx(model.predict(frame.iloc[[7]])[0], rel=1e-5)
+        assert ("prediction_spread" in document) == spread
+
+
+def test_what_cannot_be_served(tmp_path: Path) -> None:
+    with pytest.raises(Unservable, match="a KMeans is neither a classifier nor a regressor"):
+        brought(KMeans(2, n_init=1), IRIS.data, SPECIES, tmp_path)
+    model = LogisticRegression(max_iter=1000).fit(IRIS.data, SPECIES)
+    skops.io.dump(model, tmp_path / "theirs.skops")
+    with (tmp_path / "other.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["sepal length (cm)", "colour"], [5.1, "red"]])
+    with pytest.raises(Unservable, match=r"takes the column 'sepal width \(cm\)', which other\.csv does not have"):
+        importing.build(tmp_path / "theirs.skops", table.read(tmp_path / "other.csv"), tmp_path)
+    (tmp_path / "empty.csv").write_text("a,b\n")
+    with pytest.raises(DataError, match="has no rows"):
+        table.read(tmp_path / "empty.csv")
