@@ -169,7 +169,6 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "analyzer": (make_pipeline(TfidfVectorizer(analyzer=str.split), LOGISTIC), "analyzer"),
     "forest": (make_pipeline(CountVectorizer(), RandomForestClassifier(3, random_state=0)), "RandomForestClassifier"),
     "SVD": (make_pipeline(TfidfVectorizer(), TruncatedSVD(5, random_state=0), LOGISTIC), "TruncatedSVD"),
-    "no smoothing": (make_pipeline(CountVectorizer(), MultinomialNB(alpha=0, force_alpha=True)), "not finite"),
     "ensemble": (make_pipeline(TfidfVectorizer(), CalibratedClassifierCV(SVM, cv=3)), "several models"),
     "isotonic": (
         make_pipeline(TfidfVectorizer(), CalibratedClassifierCV(SVM, method="isotonic", ensemble=False, cv=3)),
