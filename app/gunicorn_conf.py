@@ -22,7 +22,9 @@ worker_class = "app.worker.Worker"
 # worker, and replaces a worker that died within milliseconds.
 preload_app = True
 keepalive = KEEPALIVE_SECONDS
-timeout = 30  # a worker whose loop hangs for so long is replaced
+timeout = (
+    30  # a worker whose loop hangs for so long is replaced; systemd, where it watches, does it sooner (app/worker.py)
+)
 graceful_timeout = DRAIN_SECONDS + 5
 # For the heartbeat. A tmpfs: a slow disk must not look like a hung worker.
 worker_tmp_dir = str(_settings.runtime_dir)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import mmap
+import struct
+import time
 from typing import Any, ClassVar
 
 # uvicorn imports these two when it starts, in the worker; before the fork they are shared with the master.
 import uvicorn.lifespan.on
 import uvicorn.loops.uvloop  # noqa: F401
+from gunicorn.systemd import sd_notify  # type: ignore[import-untyped]
+from gunicorn.workers.workertmp import WorkerTmp  # type: ignore[import-untyped]
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]
 
 KEEPALIVE_SECONDS = 75  # longer than nginx keeps an idle connection (60 s), so that nginx is the one to close it
 DRAIN_SECONDS = 15  # for requests that are being answered when the process is told to stop
+MASTER_SECONDS = 3.0  # a master that has not looked at its worker for so long hangs: it looks every second
 
 
 class Protocol(HttpToolsProtocol):
@@ -25,7 +31,31 @@ class Protocol(HttpToolsProtocol):
         super().on_headers_complete()
 
 
+class Heartbeat(WorkerTmp):  # type: ignore[misc]
+    """gunicorn's sign of life, of the worker to its master, and beside it the master's to the worker."""
+
+    def __init__(self, cfg: Any) -> None:
+        super().__init__(cfg)
+        self._looked = mmap.mmap(-1, struct.calcsize("d"))  # made before the fork: both have it
+        self.last_update()
+
+    def last_update(self) -> float:
+        """Called by the master alone, about once a second. Returns when the worker was last alive."""
+        struct.pack_into("d", self._looked, 0, time.monotonic())
+        return float(super().last_update())
+
+    def master_silence(self) -> float:
+        """Return the seconds since the master last looked."""
+        return float(time.monotonic() - struct.unpack_from("d", self._looked)[0])
+
+
 class Worker(UvicornWorker):  # type: ignore[misc]
+    """Tells gunicorn's master and systemd's watchdog that its event loop goes round, systemd only while the master lives, too.
+
+    So a worker that hangs is replaced by systemd (WatchdogSec= of the unit), and a master that hangs with its worker: it would
+    replace no worker that dies.
+    """
+
     CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
         "loop": "uvloop",
         "http": Protocol,
@@ -36,4 +66,18 @@ class Worker(UvicornWorker):  # type: ignore[misc]
         "proxy_headers": False,  # who the client is matters to nginx; here nobody asks, and nobody is believed
         "server_header": False,
         "timeout_graceful_shutdown": DRAIN_SECONDS,
+        "timeout_notify": 0.5,  # uvicorn looks once a second whether so much has passed
     }
+
+    tmp: Heartbeat
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.tmp.close()
+        self.tmp = Heartbeat(self.cfg)
+
+    async def callback_notify(self) -> None:
+        """Called by the event loop, about once a second."""
+        self.notify()
+        if self.tmp.master_silence() < MASTER_SECONDS:
+            sd_notify("WATCHDOG=1", self.log)

@@ -23,6 +23,7 @@ import yaml
 from tests.paths import ROOT
 
 SENTENCE = {"sentence": "Oh yeah, that was soooo cool!"}
+STRAY_PORT = 9999
 
 
 @dataclass(frozen=True)
@@ -127,3 +128,13 @@ def rested() -> None:
     It forgets ten a second and remembers at most a burst of ten. Time is all that it takes, and to ask it fills it.
     """
     time.sleep(1.1)
+
+
+@pytest.fixture
+def stray_listener(host: Any, eventually: Callable[..., Any]) -> Iterator[None]:
+    """Something on the machine that listens on all addresses by mistake."""
+    server = f"python3 -m http.server --bind 0.0.0.0 {STRAY_PORT}"
+    host.check_output(f"systemd-run --quiet --unit=stray --property=DynamicUser=yes {server}")
+    eventually(lambda: host.check_output(f"ss -Hltn sport = :{STRAY_PORT}"), "the stray service listens")
+    yield
+    host.check_output("systemctl stop stray")

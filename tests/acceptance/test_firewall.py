@@ -6,18 +6,17 @@ import errno
 import json
 import select
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
-from tests.acceptance.conftest import Machine
+from tests.acceptance.conftest import STRAY_PORT, Machine
 
 MEANT_TO_BE_OPEN = {22, 80, 443}
 AT_ONCE = 800  # sockets; a process may often have no more than 1024
 PATIENCE = 0.2  # seconds for an answer over a cable that is a few memory copies long
-STRAY_PORT = 9999
 
 
 def open_ports(address: str, ports: range) -> set[int]:
@@ -40,16 +39,6 @@ def open_ports(address: str, ports: range) -> set[int]:
     return found
 
 
-@pytest.fixture
-def stray_listener(host: Any, eventually: Callable[..., Any]) -> Iterator[None]:
-    """Something on the machine that listens on all addresses by mistake."""
-    server = f"python3 -m http.server --bind 0.0.0.0 {STRAY_PORT}"
-    host.check_output(f"systemd-run --quiet --unit=stray --property=DynamicUser=yes {server}")
-    eventually(lambda: host.check_output(f"ss -Hltn sport = :{STRAY_PORT}"), "the stray service listens")
-    yield
-    host.check_output("systemctl stop stray")
-
-
 @pytest.mark.direct
 @pytest.mark.usefixtures("stray_listener")
 def test_only_ssh_and_http_are_open_from_outside(host: Any, machine: Machine) -> None:
@@ -60,7 +49,7 @@ def test_only_ssh_and_http_are_open_from_outside(host: Any, machine: Machine) ->
 
 def loaded_chain(host: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Return the input chain of the loaded table and its rules, as nft's JSON has them (man libnftables-json)."""
-    objects = json.loads(host.check_output("nft -j list table inet vmlops"))["nftables"]
+    objects = json.loads(host.check_output("nft -j list chain inet vmlops input"))["nftables"]
     (chain,) = [entry["chain"] for entry in objects if "chain" in entry]
     return chain, [entry["rule"] for entry in objects if "rule" in entry]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
@@ -44,31 +43,11 @@ def test_service_starts_at_boot(host: Any, unit: str) -> None:
     assert host.check_output(f"systemctl is-active {unit}") == "active"
 
 
-def test_instances_run_from_their_release_and_cannot_write(host: Any, machine: Machine) -> None:
+def test_instances_run_from_their_release(host: Any, machine: Machine) -> None:
     for name in machine.instances:
-        unit = f"vmlops-api-{name}.service"
-        pid = host.check_output(f"systemctl show --value -p MainPID {unit}")
+        pid = host.check_output(f"systemctl show --value -p MainPID vmlops-api-{name}.service")
         release = host.check_output(f"readlink /proc/{pid}/cwd")
         assert re.fullmatch(r"/opt/vmlops/releases/[0-9a-f]{12}", release), release
-        assert host.check_output(f"stat -c %U /proc/{pid}") == "vmlops"
-        as_service = f"nsenter -t {pid} -m setpriv --reuid vmlops --regid vmlops --clear-groups"
-        # find ends with an error where it may not even look, which is as good.
-        found = host.run(
-            f"{as_service} find / ( -path /proc -o -path /sys ) -prune -o -type d -writable -print".replace(
-                "(", "\\("
-            ).replace(")", "\\)")
-        )
-        assert found.stdout.split() == [f"/run/vmlops-api-{name.replace('@', '-')}"], found.stdout
-
-
-def test_units_are_confined(host: Any, machine: Machine) -> None:
-    for name in machine.instances:
-        report = host.check_output(f"systemd-analyze security --no-pager --json=short vmlops-api-{name}.service")
-        exposed = {
-            check["name"] for check in json.loads(report) if not check["set"] and float(check["exposure"] or 0) >= 0.3
-        }
-        # It serves HTTP: these two are what it is for.
-        assert exposed == {"PrivateNetwork=", "RestrictAddressFamilies=~AF_(INET|INET6)"}, report
 
 
 def test_serving_process_has_no_pickle_reader_installed(host: Any) -> None:

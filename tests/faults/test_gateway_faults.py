@@ -133,7 +133,8 @@ def test_every_variable_can_be_changed_under_load(tmp_path: Path, host: Any, loa
         vmlops_exempt_networks: [127.99.0.0/16]
         gateway_canary_percent: 10
         gateway_shadow_percent: 50
-        gateway_upstream_read_seconds: 9
+        gateway_upstream_read_seconds: 3
+        gateway_upstream_batch_seconds: 9
         gateway_upstream_keepalive: 16
         gateway_worker_connections: 2048
         gateway_log_days: 7

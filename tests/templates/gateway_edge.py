@@ -263,7 +263,7 @@ def running(directory: Path, replicas: int = 3, http: int = 0, https: int = 0, *
         gateway = subprocess.Popen(gateway_command(directory, "-g", "daemon off;"), stderr=log)
     edge = Edge(directory, http, https, ports, stubs, gateway, verifier)
     try:
-        wait_for((runtime / "socket").exists, "the start of the verifier")
+        wait_for(runtime.with_suffix(".socket").exists, "the start of the verifier")
         wait_for(lambda: listens(https), "the start of nginx")
         yield edge
     finally:

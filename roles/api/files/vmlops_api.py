@@ -10,6 +10,7 @@
     vmlops-api record VERSION PREVIOUS     what runs now is what the fleet runs; `rollback` goes back to PREVIOUS
     vmlops-api lock HOST PID [LIVING …]    take the lock of rollouts for a process of a control machine, where LIVING ones run
     vmlops-api unlock HOST PID             give it back
+    vmlops-api restart VERSION             the same release anew, one instance at a time: after an update of the machine's Python
     vmlops-api prune KEEP                  remove releases that are neither in use nor among the KEEP newest others
 
 Every verb prints a line for each thing that it changed, and nothing where nothing was to be changed.
@@ -302,6 +303,14 @@ def unlock(owner: list[str]) -> None:
         ROLLOUT.unlink()
 
 
+def restart(version: str, timeout: float) -> None:
+    """Restart every instance of ``version``, one at a time; raises Failure at the first that does not get ready."""
+    for instance in instances(version):
+        instance.restart(timeout)
+        say(f"restarted {instance.name} with {instance.release}")
+        time.sleep(instance.settle_seconds)
+
+
 def rollback(version: str, timeout: float) -> None:
     previous = active(f"{version}.previous")
     if not previous:
@@ -369,6 +378,8 @@ def perform(arguments: argparse.Namespace) -> None:
                 unlock([arguments.host, arguments.pid])
             case "rollback":
                 rollback(arguments.version, arguments.timeout)
+            case "restart":
+                restart(arguments.version, arguments.timeout)
             case "prune":
                 prune(arguments.keep)
 
@@ -394,6 +405,7 @@ def main() -> int:
         locking.add_argument("pid")
     verbs.choices["lock"].add_argument("living", nargs="*")
     verbs.add_parser("rollback").add_argument("version")
+    verbs.add_parser("restart").add_argument("version")
     verbs.add_parser("prune").add_argument("keep", type=int)
     try:
         perform(parser.parse_args())
