@@ -6,13 +6,12 @@ vectorizers do with a word is done once for every word that differs, not once fo
 
 from __future__ import annotations
 
+import importlib
 import re
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from re import _constants as sre  # type: ignore[attr-defined]
-from re import _parser  # type: ignore[attr-defined]
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +20,10 @@ from scipy.sparse import csr_array
 from scipy.special import expit, softmax
 
 from app.engines.scorer import END, CompiledEngine, Vectorizer
+
+# How Python itself reads a pattern. The modules have no types and no documentation, but the same names since Python 3.11.
+sre: Any = importlib.import_module("re._constants")
+parser: Any = importlib.import_module("re._parser")
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -44,7 +47,7 @@ def is_by_word(pattern: str) -> bool:
     It does where no part of it can match white space, and where what it looks at beside a token (``\\b``, look-around by
     one character) is judged at the edge of a text as it is beside white space.
     """
-    return _never_white_space(_parser.parse(pattern))
+    return _never_white_space(parser.parse(pattern))
 
 
 def _never_white_space(nodes: Iterable[Any]) -> bool:
