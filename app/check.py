@@ -21,7 +21,8 @@ from app.engines.loading import load_engine
 from app.factory import create_app
 from app.settings import SHARED_MEMORY, Settings, Version
 
-# FastAPI is part of the release, and so is what only gunicorn imports; the servers would miss them late.
+# A replica imports FastAPI and the modules of SERVER only when it needs them, so a missing one would show after the
+# rollout. These requests, and the import of SERVER, show it here.
 REQUESTS = (("GET", "/openapi.json"), ("GET", "/docs/swagger-ui.css"), ("POST", "/predict"))
 SERVER = ("app.worker", "uvloop", "httptools")
 
@@ -56,16 +57,17 @@ def main(arguments: list[str]) -> int:
         return 2
     started = perf_counter()
     directory = Path(arguments[0])
-    logging.getLogger("vmlops").addHandler(logging.NullHandler())  # one line, whatever happens
+    logging.getLogger("vmlops").addHandler(logging.NullHandler())  # the output stays one line, whatever is logged
     try:
         for module in SERVER:
             importlib.import_module(module)
         engine = load_engine(directory)
-        engine.score(engine.signature.typical)  # what fails here is told as it is; the API would only say 500
+        # Asked for directly first, because an error then keeps its own message; through the API it is only a 500.
+        engine.score(engine.signature.typical)
         for version in get_args(Version):
             settings = Settings(version, "127.0.0.1:0", "check", directory, "check", "error", SHARED_MEMORY)
             label = asyncio.run(ask(settings, engine))
-    except Exception as error:  # whatever it is, the release must not be served
+    except Exception as error:  # whatever the error is, the release must not be served
         print(f"{directory}: refused: {error if isinstance(error, ArtifactError) else repr(error)}", file=sys.stderr)
         return 1
     took = perf_counter() - started

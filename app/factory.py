@@ -1,4 +1,4 @@
-"""How a replica is put together."""
+"""Builds the application of a replica from its settings."""
 
 from __future__ import annotations
 

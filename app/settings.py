@@ -16,11 +16,11 @@ SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 — a tmpfs; only where systemd g
 
 
 class SettingsError(Exception):
-    """The environment cannot be served from. The message is one line."""
+    """A replica cannot start with this environment. The message is one line."""
 
 
 class Settings(NamedTuple):
-    """What tells one replica from another."""
+    """The settings of one replica."""
 
     version: Version
     bind: str  # host:port
@@ -32,7 +32,7 @@ class Settings(NamedTuple):
 
 
 def read_settings(environ: Mapping[str, str]) -> Settings:
-    """Raises SettingsError, which names the variable, where one is missing, empty, unknown or makes no sense."""
+    """Raises SettingsError, which names the variable, where one is missing, empty, unknown or invalid."""
     rest = {name: value for name, value in environ.items() if name.startswith(PREFIX)}
 
     def take(name: str, default: str | None = None) -> str:
@@ -66,7 +66,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
 
 
 def _release() -> str:
-    """The id in release.json; a checkout has none."""
+    """Return the id in release.json, which only releases have; a checkout of the repository has no such file."""
     try:
         return str(json.loads(RELEASE_FILE.read_bytes())["id"])
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The gunicorn worker: uvicorn with nothing on that nginx does already."""
+"""The gunicorn worker: uvicorn, without the features that nginx already provides."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]
         "interface": "asgi3",
         "lifespan": "on",
         "access_log": False,
-        "proxy_headers": False,  # who the client is matters to nginx; here nobody asks, and nobody is believed
+        "proxy_headers": False,  # client addresses are used by nginx only: X-Forwarded-For is ignored here
         "server_header": False,
         "timeout_graceful_shutdown": DRAIN_SECONDS,
         "timeout_notify": 0.5,  # uvicorn looks once a second whether so much has passed

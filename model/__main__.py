@@ -24,7 +24,7 @@ from model.progress import Progress
 
 
 def compared_with(texts: list[str], labels: measures.Labels, held: list[str]) -> dict[str, measures.Floats]:
-    """Probabilities for the held-out texts by what the model has to beat."""
+    """Return the probabilities that the baseline models give to the held-out texts."""
     before = make_pipeline(
         TfidfVectorizer(max_features=10_000, ngram_range=(1, 2), stop_words="english"), LogisticRegression(max_iter=500)
     )
@@ -44,7 +44,7 @@ def build(data: Dataset, output: Path, progress: Progress, name: str = "emotion"
         with progress.stage("Tuning"):
             tuning = train.tune(train.features(), train.RECIPE, texts, labels, report=progress.detail)
         with progress.stage("Evaluating on the held-out fifth"):
-            # By the scorer that will serve, so that what is measured is what is served.
+            # Measured with the compiled scorer, because that is what the replicas run.
             with tempfile.TemporaryDirectory() as scratch:
                 scores = compiled(train.fit(texts, labels, tuning), Path(scratch), data).score_batch(held_texts)
             p = np.array([score.probabilities for score in scores])

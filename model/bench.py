@@ -36,7 +36,7 @@ Predict = Callable[[Sequence[str]], Any]
 
 
 def plain(data: Dataset) -> Pipeline:
-    """TF-IDF of words and pairs, logistic regression: what a tutorial would serve."""
+    """Return the usual pipeline of tutorials: TF-IDF of words and pairs of words, and logistic regression."""
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), min_df=2)
     return make_pipeline(vectorizer, LogisticRegression(C=0.25, max_iter=500)).fit(data.texts, data.labels)
 
@@ -49,12 +49,12 @@ def onnx(pipeline: Pipeline) -> Predict:
 
     cut: Any = pipeline[0]
     vectorizers = [part for _, part in cut.transformer_list] if isinstance(cut, FeatureUnion) else [cut]
-    # Its own default, en_US, is not on every machine.
+    # onnxruntime's default locale, en_US, is not installed on every machine.
     forms: dict[int, dict[str, Any]] = {id(vectorizer): {"locale": "C.UTF-8"} for vectorizer in vectorizers}
     forms[id(pipeline[-1])] = {"zipmap": False}
     model = to_onnx(pipeline, initial_types=[("text", StringTensorType([None, 1]))], options=forms)
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # its errors are exceptions as well
+    options.log_severity_level = 4  # fatal errors only: the others are raised as exceptions anyway
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return lambda texts: session.run(None, {"text": np.array(texts, dtype=object).reshape(-1, 1)})[0]
@@ -114,7 +114,7 @@ def main() -> int:
         refused = ""
         try:
             other: Predict | None = onnx(shipped)
-        except Exception as error:  # skl2onnx and onnxruntime have many of their own
+        except Exception as error:  # skl2onnx and onnxruntime raise many types of their own
             other, refused = None, f"{type(error).__name__}: {str(error).splitlines()[0]}"
         lines = compare("shipped", shipped, load_engine(arguments.model / "artifacts"), data.texts, other)
         lines += compare("words and pairs", simple, compiled(simple, Path(name), data), data.texts, onnx(simple))

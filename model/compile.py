@@ -37,7 +37,7 @@ class Features(NamedTuple):
     norm: str | None
 
     def form(self) -> dict[str, Any]:
-        """What the scorer asks all vectorizers to have in common."""
+        """The options that must be the same for all vectorizers of a compiled model."""
         return {"binary": self.vectorizer.binary, "sublinear_tf": self.sublinear_tf, "norm": self.norm}
 
 
@@ -50,7 +50,7 @@ def compile_pipeline(pipeline: Pipeline, directory: Path) -> dict[str, Any]:
         scorer, arrays = _compile(pipeline)
     except NotCompilable:
         raise
-    except Exception as error:  # a part that is not what its class usually is
+    except Exception as error:  # an estimator whose attributes are not the usual ones of its class
         raise NotCompilable(f"what raises {type(error).__name__}: {' '.join(str(error).split())}") from None
     for name, array in arrays.items():
         np.save(directory / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
@@ -78,7 +78,7 @@ def _compile(pipeline: Any) -> tuple[dict[str, Any], Arrays]:
         raise NotCompilable("a classifier that was not fitted on these vectorizers")
     coef = coef * np.repeat([part.scale for part in features], [len(part.idf) for part in features])
     if link == "softmax":
-        # Softmax does not see what all labels have in common, but explanations would show it.
+        # Softmax ignores what is added to all logits alike, but explanations would show it: it is subtracted here.
         coef, intercept = coef - coef.mean(axis=0), intercept - intercept.mean()
 
     if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
@@ -91,12 +91,12 @@ def _compile(pipeline: Any) -> tuple[dict[str, Any], Arrays]:
 
 
 def unwrapped(estimator: Any) -> Any:
-    """What a search found; anything else as it is."""
+    """Return the best estimator of a fitted search; return any other estimator as it is."""
     return estimator.best_estimator_ if isinstance(estimator, BaseSearchCV) else estimator
 
 
 def tolerance(pipeline: Any) -> float:
-    """How far a probability may be from scikit-learn's: more where that computes in 32 bits."""
+    """Return how far a probability may be from scikit-learn's, which is more where scikit-learn computes in 32 bits."""
     small = any(
         getattr(value, "dtype", None) == np.float32 and isinstance(value, np.ndarray)
         for value in _fitted(unwrapped(pipeline))

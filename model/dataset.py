@@ -12,7 +12,7 @@ from model.sheet import DataError
 
 __all__ = ["COLUMNS", "FEWEST", "LABELS", "DataError", "Dataset", "read"]
 
-# The emotions of the shipped data. Nothing asks for them but the tests of that file, and the model's name.
+# The emotions of the shipped data. Only the tests of that file and the model's name use them.
 LABELS = (
     "anger",
     "boredom",
@@ -28,7 +28,7 @@ LABELS = (
     "surprise",
     "worry",
 )
-COLUMNS = ("sentiment", "content")  # of the labels and the texts, where nobody names others
+COLUMNS = ("sentiment", "content")  # default names of the columns of labels and of texts
 FEWEST = 20  # rows of a label: two in each fold of what is left beside the held-out fifth, with some to spare
 
 

@@ -1,4 +1,4 @@
-"""Inputs that no data has and that somebody will send: an engine must agree with its estimator on these too."""
+"""Unusual inputs that the data do not contain but clients may send. Engine and estimator must agree on these too."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ODD = (
         "x" * SENTENCE_BYTES,
     ),
 )
-_REPEATED = 50  # words that are tried as often as fits: what floats can hold ends there, if anywhere
+_REPEATED = 50  # words that are repeated up to the longest text: where floats overflow at all, they do so here
 
 
 def texts(known: Sequence[str]) -> list[str]:

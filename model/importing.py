@@ -35,7 +35,7 @@ from model.table import Table
 
 
 class Tried(NamedTuple):
-    """A way to serve an estimator."""
+    """An engine that an import tries for an estimator."""
 
     engine: str
     make: Callable[[Path], dict[str, Any]]  # writes the files, and returns further entries of the manifest
@@ -114,7 +114,7 @@ def serve(estimator: Any, path: Path, data: Dataset | Table | None, output: Path
     except Unservable as error:
         raise Unservable(f"{path}: {error}") from None
     with manifest.staging(output) as made, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the estimator's own: it was judged above
+        warnings.simplefilter("ignore")  # the estimator's own warnings: it was checked above
         directory = made / "artifacts"
         about = data or _NoData()
         source = {"name": path.name, "sha256": sha256(path)}
@@ -127,7 +127,7 @@ def serve(estimator: Any, path: Path, data: Dataset | Table | None, output: Path
                 engine = load_engine(directory)
                 entries["parity"] = parity.check(reference, engine, inputs, tried.tolerance)
                 parity.check(reference, engine, odd, tried.tolerance)
-            except Exception as reason:  # whatever a library raises for what it cannot do, parity.Disparity included
+            except Exception as reason:  # a library's own error, or Disparity: try the next engine
                 if tried.engine == "sklearn":
                     raise Unservable(f"{path}: no engine serves it as it is: {reason}") from None
                 print(

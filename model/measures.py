@@ -17,7 +17,7 @@ Labels = NDArray[np.str_]
 
 BINS = 15  # of Guo et al., ICML 2017
 
-# Inner edges of the baseline's histograms. The outer ones bound nothing; they say how far values go.
+# Edges of the baseline's histograms. Values below the first or above the last edge are counted in the first or last bin.
 CONFIDENCE = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
 UNKNOWN_SHARE = [0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0]
 CHARACTERS = [0, 20, 40, 60, 80, 100, 120, 140, 8192]

@@ -1,4 +1,4 @@
-"""What a long command says while it works."""
+"""Progress messages of long commands."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Progress:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Around what takes long."""
+        """Show `name` while the block runs, and the seconds it took afterwards."""
         started = time.monotonic()
         self._line = name
         done = threading.Event()
@@ -33,7 +33,7 @@ class Progress:
         print(f"{end}{name}: {time.monotonic() - started:.1f} s", file=sys.stderr, flush=True)
 
     def detail(self, text: str) -> None:
-        """What the stage is at."""
+        """Say how far the running stage has come."""
         if self._live:
             self._line = text
         else:

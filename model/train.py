@@ -25,30 +25,32 @@ Texts = Sequence[str]
 Labels = NDArray[np.str_]
 
 SEED = 0
-FOLDS = 5  # of tuning: with fewer, models of fewer texts are judged, and all of them are better than they believe
+# Folds of the cross-validation that tunes the recipe. With fewer folds each model would be fitted on fewer texts, and
+# its scores would fall further short of those of the final model, which is fitted on all of them.
+FOLDS = 5
 STRENGTHS = (0.05, 0.2, 0.8)  # of the fit to the data: scikit-learn's C
 REBALANCING = 0.25  # 0: labels count as often as they occur; 1: all labels count the same
 
-# Words with their apostrophes, and what carries feeling on its own: emoticons, hearts, runs of ! and ?, emoji. Of links
-# and mentions only that there is one; the name of who is spoken to says nothing.
+# Tokens are words with their apostrophes, and signs that express a feeling: emoticons, hearts, runs of ! and ?, emoji.
+# Of a link or a mention only its beginning is a token, because addresses and user names say nothing about feelings.
 SIGNS_AND_WORDS = (
     r"https?://|@(?=\w)|(?<!@)\b\w[\w']*|[:;=8xX]['\-]?[)(\]\[DdPpOo/\\|*3]+|<3+|[!?]+|\.\.+|&\w+;|[^\w\s]"
 )
 
 
 def one_thread() -> AbstractContextManager[object]:
-    """Around all arithmetic: its sums then have one order, and the same data give the same bytes."""
+    """Return a context in which linear algebra uses one thread: sums keep one order, so the same data give the same bytes."""
     limits: AbstractContextManager[object] = threadpool_limits(1)
     return limits
 
 
 def words(**options: Any) -> TfidfVectorizer:
-    """Vectorizer of words and signs as they stand."""
+    """Return the vectorizer whose tokens are whole words and signs."""
     return TfidfVectorizer(token_pattern=SIGNS_AND_WORDS, min_df=2, sublinear_tf=True, **options)
 
 
 def prefixes(length: int, **options: Any) -> TfidfVectorizer:
-    """Vectorizer of the words' first letters: what stemming and characters give, at the price of words."""
+    """Return the vectorizer of the first `length` letters of words: as useful as stemming or character n-grams, but cheap."""
     pattern = rf"(?<!@)\b\w{{1,{length}}}"
     return TfidfVectorizer(token_pattern=pattern, min_df=2, sublinear_tf=True, **options)
 
@@ -59,7 +61,7 @@ def features() -> FeatureUnion:
 
 
 def weights(labels: Labels, rebalancing: float) -> Floats:
-    """Of each row (n,): more for rare labels, which would never be named otherwise."""
+    """Return each row's weight (n,): rare labels weigh more, since the model would never predict them otherwise."""
     _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
     weight: Floats = (len(labels) / (len(counts) * counts)) ** rebalancing
     return weight[inverse]
@@ -71,7 +73,7 @@ def svm(strength: float) -> LinearSVC:
 
 
 class Recipe(NamedTuple):
-    """What cross-validation is to decide on."""
+    """A classifier, and the values of its parameters that cross-validation chooses from."""
 
     classifier: Callable[[float], Any]  # by its strength; with decision_function
     methods: Sequence[str]  # of calibration, as in CalibratedClassifierCV: "sigmoid", "temperature"
@@ -83,7 +85,7 @@ RECIPE = Recipe(svm, ("sigmoid", "temperature"), REBALANCING, STRENGTHS)
 
 
 class Tuning(NamedTuple):
-    """What cross-validation found."""
+    """The parameters that cross-validation chose."""
 
     strength: float
     method: str

@@ -1,1 +1,1 @@
-"""What turns a text into an answer: the engines, and the files that they read."""
+"""The engines, which turn inputs into predictions, and the reading of their model files."""

@@ -31,7 +31,7 @@ _LEAST = 1e-12
 
 
 class Predicted(NamedTuple):
-    """What a library says of n inputs."""
+    """A library's predictions for n inputs."""
 
     labels: Sequence[Scalar]  # (n,): labels of the signature, or numbers
     probabilities: Floats | None = None  # (n, labels)
@@ -50,10 +50,10 @@ class BatchEngine(ABC):
 
     @abstractmethod
     def predict(self, inputs: Sequence[Input]) -> Predicted:
-        """Of at least one input."""
+        """Predict one or more inputs."""
 
     def tokens(self, x: Input) -> tuple[int, int]:
-        """How many parts of a text were looked up, and how many of them are unknown."""
+        """Return how many tokens a text has, and how many of them the model does not know."""
         return 0, 0
 
     def score(self, x: Input) -> Score:

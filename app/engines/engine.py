@@ -1,4 +1,4 @@
-"""What the API asks of a model."""
+"""The interface between the API and a model."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class Score(NamedTuple):
 
 
 class Engine(Protocol):
-    """A loaded model. Any text is scored, empty or odd as it may be, and any row that fits the signature."""
+    """A loaded model. It scores every text, even an empty one, and every row that fits the signature."""
 
     name: str  # "compiled", "onnx" or "sklearn"
     signature: Signature
     model_version: str
     manifest: Mapping[str, Any]
-    slow: bool  # whether explanations and batches belong in a thread, so that other requests are answered meanwhile
+    slow: bool  # whether explanations and batches run in a thread, so that other requests are not held up
 
     def score(self, x: Input) -> Score: ...
 

@@ -24,9 +24,9 @@ _DTYPES: dict[str, Any] = {
 
 
 def open_session(path: Path) -> onnxruntime.InferenceSession:
-    """Of one thread, without threads that wait by turning and without memory kept for the next request."""
+    """Return a session with one thread, no spinning worker threads, and no memory kept between requests."""
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # its errors are exceptions as well
+    options.log_severity_level = 4  # fatal errors only: the others are raised as exceptions anyway
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.enable_cpu_mem_arena = options.enable_mem_pattern = False
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -45,7 +45,7 @@ class OnnxEngine(BatchEngine):
             raise ArtifactError(directory / MANIFEST, f"has no sha256 of {GRAPH}")
         try:
             self._session = open_session(directory / GRAPH)
-        except Exception as error:  # onnxruntime has many of its own
+        except Exception as error:  # onnxruntime raises many types of its own
             raise ArtifactError(directory / GRAPH, f"cannot be opened ({' '.join(str(error).split())})") from None
         # A graph has texts and integers only; in Python True equals 1, and 2.0 equals 2.
         self._labels = {label: label for label in self.signature.labels}

@@ -32,8 +32,8 @@ from app.engines.signature import Scalar
 UNKNOWN = 0x7FFF_FFFE  # the number of every symbol that is in no feature
 END = 0x7FFF_FFFD  # a word ends where n-grams may not cross it; neither of the two is ever in `steps`
 _LEXICON = ("text", "starts", "buckets")
-_CACHED_SYMBOLS = 4096  # by vectorizer: half a megabyte, and nine words of ten
-_SPACES = re.compile(r"\s\s+")  # as scikit-learn's: a single line feed stays one
+_CACHED_SYMBOLS = 4096  # in each vectorizer: half a megabyte, and nine of ten words are found here
+_SPACES = re.compile(r"\s\s+")  # the same pattern as scikit-learn's: a single line feed is left as it is
 
 
 def _strip_unicode(text: str) -> str:
@@ -115,7 +115,7 @@ class Vectorizer:
         return self.cut(self.fold(text))
 
     def fold(self, text: str) -> str:
-        """The text without what does not matter of its letters."""
+        """Return the text in lower case and without accents, where the vectorizer ignores case or accents."""
         if self._lowercase:
             text = text.lower()
         return self._strip(text) if self._strip else text
@@ -175,8 +175,8 @@ class CompiledEngine:
             self._binary: bool = form["binary"]
             self._sublinear: bool = form["sublinear_tf"]
             self._norm: str | None = form["norm"]
-            # Labels of which one has the greatest probability can differ from those with the greatest logit where floats
-            # end: this is what the classifier itself asks.
+            # Rounding can give the greatest probability to another label than the greatest logit. The classifier's own
+            # way of choosing the label is used, so that both choose the same.
             self._decides_by_logits: bool = form["decides_by"] == "logits"
             self._link = {"softmax": _softmax, "sigmoid": _sigmoid}[form["link"]]
             self._vectorizers = [

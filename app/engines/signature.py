@@ -18,7 +18,7 @@ Scalar = str | int | float | bool
 Row = tuple[Scalar | None, ...]  # a value for each column, in their order; None where it is missing
 Input = Any  # str where the model takes a text, otherwise Row
 
-SENTENCE = "Oh yeah, that was soooo cool!"  # what a model of texts is tried with
+SENTENCE = "Oh yeah, that was soooo cool!"  # the sample input for models that take a text
 
 
 class Column(NamedTuple):
@@ -48,7 +48,7 @@ class Signature(NamedTuple):
 
     @property
     def typical(self) -> Input:
-        """An input that the model must answer."""
+        """A sample input, which the model must be able to answer."""
         return SENTENCE if self.takes_text else tuple(column.typical for column in self.columns)
 
     def to_json(self) -> dict[str, Any]:

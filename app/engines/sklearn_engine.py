@@ -59,7 +59,7 @@ _TRUSTED_PREFIXES = tuple(
 
 
 def untrusted(path: Path) -> list[str]:
-    """The types in a skops file that are not on our list. Raises ArtifactError where it is no skops file."""
+    """Return the types in a skops file that are not trusted. Raises ArtifactError where it is no skops file."""
     try:
         names = skops.io.get_untrusted_types(file=path)
     except Exception as error:  # of zip files, of JSON, of skops
@@ -92,7 +92,7 @@ def load_estimator(path: Path) -> Any:
 
 
 class SklearnEngine(BatchEngine):
-    """Serves anything with predict, at scikit-learn's own pace."""
+    """Serves any estimator that has `predict`, as fast as scikit-learn itself is."""
 
     name = "sklearn"
 
@@ -129,7 +129,7 @@ class SklearnEngine(BatchEngine):
 
 
 def labels_of(estimator: Any) -> tuple[Scalar, ...]:
-    """An estimator's classes as what they are in Python."""
+    """Return an estimator's classes as plain Python values."""
     return tuple(np.asarray(estimator.classes_).tolist())
 
 

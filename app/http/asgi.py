@@ -27,7 +27,7 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 Handler = Callable[[Scope, Receive], Awaitable[Answer]]
 Routes = Mapping[tuple[str, str], Handler]  # by method and path
 
-ELSEWHERE = "other"  # the route label of paths that do not exist: a label must not be the client's to choose
+ELSEWHERE = "other"  # route label of all paths that do not exist: otherwise clients could make any number of series
 REQUEST_ID = b"x-request-id"
 
 # The same rule as the gateway's (roles/gateway, routing.conf), so that a request has one id all the way.
@@ -83,7 +83,7 @@ class Application:
             _log.debug("answered", extra={"fields": fields})
 
     async def _live(self, receive: Receive, send: Send) -> None:
-        """The lifespan protocol."""
+        """Answer the startup and shutdown events of ASGI's lifespan protocol."""
         await receive()
         self.start()
         await send({"type": "lifespan.startup.complete"})
@@ -150,7 +150,7 @@ async def read_json(scope: Scope, receive: Receive, limit: int, undeclared: byte
 
 
 def request_id_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    """The one that the gateway gave, or a new one where there is none or it could not be logged as it is."""
+    """Return the id that the gateway sent, or a new one where it is missing or not safe to log."""
     for name, value in headers:
         if name == REQUEST_ID and _well_formed(value):
             return value.decode()
@@ -158,6 +158,6 @@ def request_id_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
 
 
 def failure(request_id: str) -> Answer:
-    """500, and the only trace of why: to be called while the exception is handled."""
+    """Log the exception that is being handled, which nothing else does, and return the answer 500."""
     _log.exception("request failed", extra={"fields": {"request_id": request_id}})
     return Problem(500, FAILED).answer(request_id)

@@ -44,12 +44,12 @@ def asset(name: str) -> Answer:
         return Answer.of(200, START, _ASSETS["swagger-ui-bundle.js"])
     if name not in _ASSETS:
         raise Problem(404, "There is no such file.")
-    # Read when asked for, which is seldom, rather than kept in every replica's memory.
+    # Read from the disk at each request: requests are rare, and the files would take memory in every replica.
     return Answer.of(200, (_directory() / name).read_bytes(), _ASSETS[name], ((b"cache-control", b"max-age=86400"),))
 
 
 def _directory() -> Path:
-    spec = find_spec("fastapi_offline")  # without importing it: only its files are wanted
+    spec = find_spec("fastapi_offline")  # not imported: only its files are needed
     if not spec or not spec.origin:
         raise RuntimeError("fastapi-offline, which requirements/api.in names, is not installed")
     return Path(spec.origin).parent / "static"

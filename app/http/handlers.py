@@ -12,7 +12,7 @@ from app.observed.metrics import Metrics
 
 
 def fast_routes(predictor: Predictor, metrics: Metrics) -> Routes:
-    """Handlers raise Problem for every answer but the wanted one."""
+    """Return the handlers by method and path. They raise Problem instead of returning an error."""
     alive = Answer.of(200, to_json({"status": "ok"}))
     is_ready = Answer.of(200, to_json({"status": "ready"}))
 

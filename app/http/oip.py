@@ -57,7 +57,7 @@ def flatten(data: Any) -> Any:
 
 
 class Parameters(BaseModel):
-    """All are accepted; only the content type means anything here."""
+    """Any parameter is accepted; all but the content type are ignored."""
 
     content_type: Literal[_CONTENT_TYPES] | None = None  # type: ignore[valid-type]
 
@@ -86,7 +86,7 @@ class Inference:
         self.Request = self._request()
 
     def _outputs(self) -> list[dict[str, Any]]:
-        """Of the metadata."""
+        """Return the outputs that the metadata list."""
         signature = self.signature
         if signature.kind == "number":
             names = ("prediction", "spread") if signature.spread else ("prediction",)
@@ -174,7 +174,7 @@ class Inference:
 
 
 def _datatypes(values: tuple[Scalar, ...]) -> tuple[str, ...]:
-    """Of values of one type; those of several are sent as texts."""
+    """Return the datatype of values of one type; values of several types are sent as texts."""
     kinds = {type(value) for value in values}
     return _DATATYPES[kinds.pop()] if len(kinds) == 1 else _DATATYPES[str]
 

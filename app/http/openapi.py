@@ -39,7 +39,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def document(app: FastAPI, bodies: Sequence[type[BaseModel]]) -> dict[str, Any]:
-    """FastAPI's document, with the models that only `takes` and `problems` speak of."""
+    """Return FastAPI's document, with the models added that only `takes` and `problems` refer to."""
     made = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     models: list[type[BaseModel]] = [*bodies, ProblemDocument]
     _, definitions = models_json_schema([(model, "validation") for model in models], ref_template=_COMPONENT)

@@ -16,12 +16,12 @@ from app.http.sentences import sentence_of
 from app.observed.metrics import Metrics
 from app.settings import Settings
 
-SLICE = 16  # inputs of a batch that are scored before other requests get their turn
+SLICE = 16  # inputs of a batch that are scored in one go; then waiting requests are answered
 NOT_READY = "The model has not made its first prediction yet."
 
 
 class Predictor:
-    """One version's view of a model. Its methods raise Problem for whatever is the client's fault."""
+    """One version's view of a model. Its methods raise Problem where the request is wrong."""
 
     def __init__(self, settings: Settings, engine: Engine, metrics: Metrics) -> None:
         self.engine = engine
@@ -45,7 +45,7 @@ class Predictor:
         self._batch_members = self._origin if debug else {}
 
     def warm_up(self) -> None:
-        """One prediction, after which the replica is ready. Raises RuntimeError where it makes no sense."""
+        """One prediction, after which the replica is ready. Raises RuntimeError where the prediction is invalid."""
         signature = self.engine.signature
         score = self.engine.score(signature.typical)
         known = score.label in signature.labels if signature.labels else isfinite(float(score.label))
@@ -106,7 +106,7 @@ class Predictor:
         return Answer.of(200, to_json(document))
 
     async def score(self, inputs: Sequence[Input]) -> list[Score]:
-        """In order, and counted. Other requests are answered in between."""
+        """Score the inputs in order and count them in the metrics. Other requests are answered in between."""
         scores: list[Score] = []
         if self.engine.slow:
             scores = await asyncio.to_thread(self.engine.score_batch, inputs)
@@ -129,7 +129,7 @@ class Predictor:
         return {"prediction": score.label, **self._details(score)}
 
     def _details(self, score: Score) -> dict[str, Any]:
-        """What v2 says of a prediction: probabilities by label, or the number's spread, where the model has them."""
+        """Return what v2 adds to an answer: probabilities by label, or the number's spread, where the model has them."""
         if score.probabilities:
             return {"prediction_proba_dict": dict(zip(self._names, score.probabilities, strict=True))}
         return {} if score.spread is None else {"prediction_spread": score.spread}

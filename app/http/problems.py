@@ -36,7 +36,7 @@ class FieldError(TypedDict):
 
 
 class Problem(Exception):
-    """An answer other than the wanted one. `status` must be a key of TITLES."""
+    """An error that is answered with a problem document. `status` must be a key of TITLES."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What people see: the FastAPI application with its routes, OpenAPI document and /docs."""
+"""The FastAPI application: its routes, its OpenAPI document and /docs."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ _TAKEN = Answer.of(204, b"")
 
 
 def is_asked(scope: Scope) -> bool:
-    """Whether v1 is to say in a header what it answers."""
+    """Whether the gateway asks v1 to repeat its answer in a header."""
     return _ASKED in scope["headers"]
 
 
@@ -39,7 +39,7 @@ def answer_telling(predictor: Predictor, body: bytes) -> Answer:
 
 
 def take_copy(predictor: Predictor, shadow: Shadow, request_id: str, body: bytes) -> Answer:
-    """Score a copy, and keep only what it takes to compare it. Raises whatever scoring raises."""
+    """Score a copy and keep only what the comparison needs. Raises whatever scoring raises."""
     answer = None
     try:
         _, answer = _scored(predictor, body)

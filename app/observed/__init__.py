@@ -1,1 +1,1 @@
-"""What operators see of a replica: metrics, drift, logs."""
+"""Metrics, drift and logs of a replica."""

@@ -21,7 +21,7 @@ from app.engines.signature import Scalar, text_of
 WINDOW = 1000  # predictions that the index looks at, at least
 ENOUGH = 500  # below it noise alone comes near 0.1: with b bins and n predictions it is about (b - 1) / n
 STEP = 100  # predictions between two snapshots, so that frequent scrapes cost no memory
-FLOOR = 1e-4  # of a baseline's share: what the held-out data never had is rare, not impossible
+FLOOR = 1e-4  # least share of a bin of the baseline: values that the held-out data never had are rare, not impossible
 
 
 class Bins(NamedTuple):

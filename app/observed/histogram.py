@@ -27,5 +27,5 @@ class Histogram:
         self.sum += x
 
     def buckets(self) -> list[tuple[str, int]]:
-        """Cumulative, as Prometheus has them."""
+        """Return cumulative counts by upper bound, as Prometheus expects them."""
         return list(zip([*map(number, self.bounds), "+Inf"], accumulate(self.counts), strict=True))

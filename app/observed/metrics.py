@@ -72,7 +72,7 @@ class Metrics:
         """A text and its label, which is what most models are asked for; the others are `_any`."""
         self.labels[score.label] += 1
         self.confidence.observe(score.confidence)
-        # Nothing is known of a text without tokens.
+        # A text without tokens counts as entirely unknown.
         self.unknown.observe(score.unknown / score.tokens if score.tokens else 1.0)
         self.length.observe(len(text))
 

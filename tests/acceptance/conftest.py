@@ -123,9 +123,10 @@ def eventually() -> Callable[..., Any]:
 
 @pytest.fixture
 def rested() -> None:
-    """Let the rate limit forget an earlier test's requests, so that a whole burst is free again.
+    """Wait until the rate limit has forgotten an earlier test's requests, so that a whole burst is allowed again.
 
-    It forgets ten a second and remembers at most a burst of ten. Time is all that it takes, and to ask it fills it.
+    nginx forgets ten requests a second and remembers at most ten. This waits for a fixed time, because asking whether
+    a request is allowed is itself a request that counts.
     """
     time.sleep(1.1)
 
