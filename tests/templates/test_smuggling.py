@@ -47,7 +47,13 @@ def replica(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def edge(replica: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
     """The gateway in front of one real replica: what leaks from a connection to it meets the next client."""
     endpoints = [
-        {"name": f"{version}@{replica.port}", "version": version, "address": "127.0.0.1", "port": replica.port}
+        {
+            "name": f"{version}@{replica.port}",
+            "version": version,
+            "address": "127.0.0.1",
+            "port": replica.port,
+            "answers": True,
+        }
         for version in ("v1", "v2")
     ]
     options: dict[str, Any] = {**UNLIMITED, "vmlops_endpoints": endpoints, "gateway_upstream_keepalive": 2}
