@@ -20,8 +20,10 @@ TEMPLATES = sorted(
     for path in ROOT.glob("roles/*/templates/**/*")
     if path.is_file()
 )
-# What tasks give templates in a loop.
-LOOPS: dict[str, dict[str, Any]] = {
+# Variables that tasks give to a template when they render it.
+GIVEN: dict[str, dict[str, Any]] = {
+    "etc/systemd/system/vmlops.conf.j2": {"_confined_service_unit": "service"},
+    "etc/vmlops/firewall.d/service.nft.j2": {"_confined_service_unit": "service"},
     "etc/nginx/users": {"item": {"name": "users", "accounts": []}},
     "etc/systemd/system/vmlops-api@.service.j2": {"version": "v1"},
 }
@@ -29,7 +31,7 @@ LOOPS: dict[str, dict[str, Any]] = {
 
 def options(template: str) -> dict[str, Any]:
     hostvars = {"lab": {"vmlops_address": ADDRESS}}
-    return {"vmlops_address": ADDRESS, "_gateway_monitoring": ADDRESS, "hostvars": hostvars} | LOOPS.get(template, {})
+    return {"vmlops_address": ADDRESS, "_gateway_monitoring": ADDRESS, "hostvars": hostvars} | GIVEN.get(template, {})
 
 
 def endpoints() -> list[dict[str, Any]]:
