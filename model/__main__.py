@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from app.engines.artifact import sha256
-from model import dataset, extremes, manifest, measures, parity, report, signing, train
+from model import dataset, extremes, known_answers, manifest, measures, parity, report, signing, train
 from model.compile import compiled
 from model.dataset import Dataset
 from model.progress import Progress
@@ -55,6 +55,7 @@ def build(data: Dataset, output: Path, progress: Progress, name: str = "emotion"
         with progress.stage("Compiling, and comparing with scikit-learn on every text"):
             (made / "artifacts").mkdir()
             engine = compiled(pipeline, made / "artifacts", data, signing.of_texts(pipeline, name))
+            known_answers.write(made / "artifacts", engine, data.texts)
             final = manifest.write(
                 made / "artifacts",
                 "compiled",

@@ -25,7 +25,7 @@ from app.engines.loading import load_engine
 from app.engines.signature import Input, Signature, text_of
 from app.engines.sklearn_engine import ESTIMATOR
 from app.settings import SHARED_MEMORY, Settings
-from model import dataset, extremes, manifest, measures, onnx, opening, parity, signing, table, train
+from model import dataset, extremes, known_answers, manifest, measures, onnx, opening, parity, signing, table, train
 from model.compile import compile_pipeline, tolerance
 from model.dataset import Dataset
 from model.linear import NotCompilable
@@ -136,6 +136,7 @@ def serve(estimator: Any, path: Path, data: Dataset | Table | None, output: Path
                 )
                 continue
             break
+        known_answers.write(directory, engine, inputs)
         scores = engine.score_batch(inputs)
         metrics = measures.agreement(scores, target, signature) if target else {}
         baseline = measures.baseline(inputs, scores, signature) if data else {}

@@ -465,6 +465,78 @@ NGINX: list[Row] = [
     ),
 ]
 
+BY_SIDE = "{{side}} {{model_version}}"
+COMPARISON: list[Row] = [
+    (
+        "Since the replicas of v2 started",
+        [
+            number(
+                "Copies compared",
+                "Copies of v1's requests that both versions answered.",
+                ("shadow:pairs:sum", "copies"),
+                width=8,
+            ),
+            number(
+                "Same label",
+                "Share of these in which v2 gave v1's label.",
+                ("shadow:agreement:ratio", "same"),
+                unit="percentunit",
+                width=8,
+            ),
+            number(
+                "Copies that v2 failed",
+                "Requests that v1 answered and v2 did not.",
+                ("shadow:failures:sum", "failed"),
+                steps=[(None, "green"), (1, "red")],
+                width=8,
+            ),
+            bars(
+                "Other labels",
+                "Left the label of v1, right what v2 made of it, the most frequent ones.",
+                (
+                    "topk(10, sum by (reference, candidate) (vmlops_shadow_pairs_total))"
+                    " / on () group_left () shadow:pairs:sum",
+                    "{{reference}} → {{candidate}}",
+                ),
+                unit="percentunit",
+                top=1,
+            ),
+        ],
+    ),
+    (
+        "Over time",
+        [
+            lines(
+                "Same label over time",
+                "Of the copies of the last five minutes.",
+                ("shadow:agreement:ratio5m", "{{reference_model_version}} → {{model_version}}"),
+                unit="percentunit",
+                top=1,
+            ),
+            lines(
+                "Confidence",
+                "Mean probability of the label, of both versions on the same sentences: what they expect their accuracy to be.",
+                ("shadow:confidence:mean5m", BY_SIDE),
+                unit="percentunit",
+                top=1,
+            ),
+            lines(
+                "Parsing and scoring",
+                "95 % of the sentences took at most this long, in both versions.",
+                ("shadow:duration_seconds:p95", BY_SIDE),
+                unit="s",
+            ),
+            lines(
+                "Copies",
+                "A second: compared, and failed by v2.",
+                ("shadow:pairs:rate5m", "compared"),
+                ("shadow:failures:rate5m", "failed"),
+                unit="reqps",
+            ),
+        ],
+    ),
+]
+
 DASHBOARDS: dict[str, tuple[str, str, list[Row]]] = {
     "vmlops-overview": (
         "vmlops / Overview",
@@ -476,6 +548,7 @@ DASHBOARDS: dict[str, tuple[str, str, list[Row]]] = {
         "What does the model say, how sure is it, and is what it sees still what it was trained on?",
         MODEL,
     ),
+    "vmlops-comparison": ("vmlops / Comparison", "Does v2 answer as v1 does, on the same sentences?", COMPARISON),
     "vmlops-machine": ("vmlops / Machine", "Utilisation, saturation and errors of what the machines have.", MACHINE),
     "vmlops-nginx": ("vmlops / nginx", "The gateway itself, by route and connection.", NGINX),
 }

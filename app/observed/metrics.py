@@ -151,11 +151,13 @@ class Metrics:
         labels: dict[Labels, float] = {}
         confidence: dict[Labels, float] = {}
         durations: dict[Labels, Histogram] = {}
+        agreements: dict[Labels, float] = {}
         failures: dict[Labels, float] = {}
         changes: dict[Labels, Histogram] = {}
         squares: dict[Labels, float] = {}
         for reference, pairs in shadow.comparisons.items():
             labels |= {(reference, *both): count for both, count in pairs.labels.items()}
+            agreements[(reference,)] = sum(count for (one, other), count in pairs.labels.items() if one == other)
             failures[(reference,)] = pairs.failures
             changes[(reference,)] = pairs.change
             squares[(reference,)] = pairs.change_squares
@@ -165,6 +167,7 @@ class Metrics:
         yield from self._counter(
             "shadow_pairs", "Copies answered as well as v1's", labels, by, "reference", "candidate"
         )
+        yield from self._counter("shadow_agreements", "Of these, those with the same label", agreements, by)
         yield from self._counter("shadow_failures", "Copies not answered where v1 answered", failures, by)
         yield from self._counter("shadow_confidence", "Sum of the confidence of paired answers", confidence, by, "side")
         yield from self._histogram(

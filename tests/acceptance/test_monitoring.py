@@ -60,13 +60,19 @@ def told(host: Any, machine: Machine) -> Callable[[], set[str]]:
 
 
 @pytest.fixture(scope="module")
-def traffic(client: httpx.Client, machine: Machine) -> Callable[[], None]:
-    """Returns a function that makes one of everything that a panel shows: both versions, batches, 401, 404, 422."""
+def traffic(client: httpx.Client, machine: Machine, host: Any) -> Callable[[], None]:
+    """Returns a function that makes one of everything that a panel shows: both versions, batches, 401, 404, 422, and a
+    copy for v2 to compare, as the gateway would send it."""
+    copy = (
+        "curl -sf -H 'Content-Type: application/json' -H 'X-Shadow-Of: one' -d '{\"sentence\": \"x\"}' http://127.0.0.1:8101/predict"
+        " && bash -c \"echo 'shadow: one model fun 0.5 0.001' > /dev/udp/127.0.0.1/8101\""
+    )
 
     def make() -> None:
         for headers in ({}, {}, {}, DEBUG):
             client.post("/predict", json={"sentence": "I love this"}, headers=headers)
             client.post("/predict/batch", json={"sentences": SENTENCES}, headers=headers)
+        host.check_output(copy)
         client.post("/predict", json={"sentence": 1})
         client.get("/nowhere")
         client.post("/predict", json={"sentence": "x"}, auth=(machine.credentials[0], "wrong"))

@@ -30,7 +30,7 @@ scrape_configs:
     scrape_interval: 1s
     static_configs: [{targets: ["127.0.0.1:PORT"]}]
 """
-FIGURES = {"vmlops": 6, "vmlops-model": 7, "vmlops-machine": 8}
+FIGURES = {"vmlops": 6, "vmlops-model": 7, "vmlops-comparison": 4, "vmlops-machine": 8}
 REPLICAS = ["v1@8001", "v1@8002", "v1@8003", "v2@8101"]
 GIB = 2**30
 
@@ -48,6 +48,12 @@ def gauges() -> dict[str, float]:
         'node:filesystem_in_use:ratio{mountpoint="/"}': 0.3,
         'node:disk_busy:ratio5m{device="sda"}': 0.05,
         'node:network_sent_bytes:rate5m{device="eth0"}': 90000.0,
+        "shadow:agreement:ratio5m": 0.91,
+        "shadow:pairs:rate5m": 12.0,
+        'shadow:confidence:mean5m{side="reference"}': 0.66,
+        'shadow:confidence:mean5m{side="candidate"}': 0.68,
+        'shadow:duration_seconds:p95{side="reference"}': 0.0002,
+        'shadow:duration_seconds:p95{side="candidate"}': 0.0003,
         "nginx_connections_active": 24.0,
         "nginx_connections_waiting": 17.0,
     }
@@ -82,6 +88,13 @@ def constants() -> dict[str, float]:
         'slo:objective:ratio{slo="latency"}': 0.99,
         'slo:budget_remaining:ratio30d{slo="availability",version="v1"}': 0.52,
         'slo:budget_remaining:ratio30d{slo="latency",version="v1"}': 0.04,
+        "shadow:pairs:sum": 43200.0,
+        "shadow:agreement:ratio": 0.91,
+        "shadow:failures:sum": 0.0,
+        'shadow:confidence:mean{side="reference"}': 0.66,
+        'shadow:confidence:mean{side="candidate"}': 0.68,
+        'vmlops_shadow_pairs_total{reference="fun",candidate="fun"}': 39312.0,
+        'vmlops_shadow_pairs_total{reference="fun",candidate="love"}': 3888.0,
         "edge:certificate_left:days": 83.2,
         "node:units_failed:count": 0.0,
         'api:replicas_up:count{version="v1"}': 3.0,

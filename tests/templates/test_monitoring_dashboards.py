@@ -134,6 +134,6 @@ def test_key_is_the_expected_one_and_lives_on(tmp_path: Any) -> None:
 
 def test_pages_of_prometheus_load_nothing_from_elsewhere() -> None:
     files = [ROOT / "roles/prometheus/files" / path for path in evaluate("_prometheus_consoles", "prometheus")]
-    assert len(files) == 4
+    assert len(files) == 5
     for file in files:
         assert not re.search(r"""(src|href)=["'](https?:|/)|@import|url\(""", file.read_text()), file

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.engines.artifact import sha256
+from app.check import KNOWN_ANSWERS, compare
+from app.engines.artifact import ArtifactError, sha256
 from model import __main__ as command
 from model import measures, parity, report, train
 from model.dataset import Dataset
@@ -39,7 +40,7 @@ def test_manifest(built: Built, data: Dataset) -> None:
     pipeline = json.loads((built.directory / "report" / "pipeline.json").read_text())
     assert pipeline["sha256"] == sha256(built.directory / "model.joblib")
     arrays = {path.name for path in (built.directory / "artifacts").glob("*.npy")}
-    assert set(manifest["files"]) == arrays, "every file is vouched for"
+    assert set(manifest["files"]) == arrays | {KNOWN_ANSWERS}, "every file is vouched for"
     metrics = manifest["metrics"]
     assert metrics["accuracy"] > 0.55, metrics
     assert metrics["macro_f1"] > 0.55, metrics
@@ -49,6 +50,19 @@ def test_manifest(built: Built, data: Dataset) -> None:
     for name in ("confidence", "oov", "length"):
         assert len(baseline[name]["edges"]) == len(baseline[name]["shares"]) + 1
         assert sum(baseline[name]["shares"]) == pytest.approx(1)
+
+
+def test_the_artifacts_know_their_own_answers(built: Built, data: Dataset, tmp_path: Path) -> None:
+    """scikit-learn's answers are among the artifacts; the release's check compares them, and refuses what has changed."""
+    known = json.loads((built.directory / "artifacts" / KNOWN_ANSWERS).read_text())
+    assert len(known) == 50
+    assert {one["input"] for one in known} <= set(data.texts)
+    assert len({one["label"] for one in known}) > 5
+    assert compare(built.engine, built.directory / "artifacts" / KNOWN_ANSWERS) == 50
+    known[49]["confidence"] += 1e-4
+    (tmp_path / KNOWN_ANSWERS).write_text(json.dumps(known))
+    with pytest.raises(ArtifactError, match="here it is"):
+        compare(built.engine, tmp_path / KNOWN_ANSWERS)
 
 
 def test_same_data_same_bytes(built: Built, tmp_path: Path) -> None:

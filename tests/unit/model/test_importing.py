@@ -23,6 +23,7 @@ from sklearn.multioutput import ClassifierChain, MultiOutputClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.svm import LinearSVC
 
+from app.check import KNOWN_ANSWERS
 from app.engines.artifact import ArtifactError, sha256
 from app.engines.batched import MOST_PARTS
 from app.engines.loading import load_engine
@@ -70,7 +71,7 @@ def test_not_compilable(few: Dataset, tmp_path: Path, capsys: pytest.CaptureFixt
     engine = importing.build(save(pipeline, tmp_path, few), few, tmp_path)
     assert "not served by the engine compiled: a TruncatedSVD between" in capsys.readouterr().err
     assert engine.name == "sklearn"
-    assert set(engine.manifest["files"]) == {"model.skops"}
+    assert set(engine.manifest["files"]) == {"model.skops", KNOWN_ANSWERS}
     assert engine.manifest["libraries"].keys() >= {"scikit-learn", "scipy", "joblib", "numpy"}
     expected = pipeline.predict_proba(few.texts[:20])
     for text, score, p in zip(few.texts, engine.score_batch(few.texts[:20]), expected, strict=False):
