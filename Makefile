@@ -90,16 +90,24 @@ test-api-debug: ## The same from the debug version
 
 # --- releases ---
 
-.PHONY: deploy rollback
-deploy: ## Roll out the model and application as they stand to ENVIRONMENT
+.PHONY: release releases deploy rollback verdict promote
+release: .venv/control $(if $(MODEL),model-import,model/artifacts/manifest.json) ## Make the release as one file: KEY=your SSH key signs it, MODEL=a joblib file of yours
+	$(host) playbook playbooks/release.yml
+
+releases: ## List the releases that every host has and runs
+	$(host) releases
+
+deploy: ## Roll out the model and application as they stand to ENVIRONMENT, or RELEASE=file; VERSION=v1|v2 for one of them
 	$(host) playbook playbooks/deploy.yml
 
 rollback: ## Go back to the release before
 	$(host) playbook playbooks/rollback.yml
 
-.PHONY: verdict
 verdict: ## Is v2 fit to become v1? Promote, wait or go back, with the evidence
 	$(host) playbook playbooks/verdict.yml
+
+promote: ## Make v2's release v1's, if the verdict says so; FORCE=1 overrides it
+	$(host) playbook playbooks/promote.yml
 
 .PHONY: credentials
 credentials: ## Make and show random passwords for what ENVIRONMENT (production) refers to as vault_…password; kept outside git

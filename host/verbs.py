@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from host import audit, box, checks, cluster, credentials, machine, packages
 from host.commands import ROOT, Problem
@@ -30,7 +32,37 @@ def install(*extra: str) -> None:
 
 
 def playbook(name: str) -> None:
-    machine.playbook(name, os.environ.get("ENVIRONMENT", ""))
+    chosen = rollout_settings(os.environ)
+    extra = ["-e", json.dumps(chosen)] if chosen else []
+    machine.playbook(name, os.environ.get("ENVIRONMENT", ""), *extra)
+
+
+def rollout_settings(environ: Mapping[str, str]) -> dict[str, object]:
+    """The role's variables for RELEASE, VERSION, KEY and FORCE, those that are set."""
+    given = {name: environ[name] for name in ("RELEASE", "VERSION", "KEY", "FORCE") if environ.get(name)}
+    chosen: dict[str, object] = {}
+    for name, variable in (("RELEASE", "api_release_file"), ("KEY", "api_release_key")):
+        if name in given:
+            path = Path(given[name]).expanduser().resolve()
+            if not path.is_file():
+                raise Problem(f"{name}={given[name]}: there is no such file")
+            chosen[variable] = str(path)
+    if "VERSION" in given:
+        if given["VERSION"] not in ("v1", "v2"):
+            raise Problem(f"VERSION={given['VERSION']}: it is v1 or v2")
+        chosen["api_deploy_versions"] = [given["VERSION"]]
+    if "FORCE" in given:
+        if given["FORCE"] != "1":
+            raise Problem(f"FORCE={given['FORCE']}: it is 1, or not set")
+        chosen["promote_anyway"] = True
+    return chosen
+
+
+def releases() -> None:
+    """What every host has and runs."""
+    inventory = os.environ.get("ENVIRONMENT", "") or machine.environment()
+    command = ["ansible", "api", "-i", f"inventory/{inventory}", "--become", "-m", "ansible.builtin.command"]
+    replace([*command, "-a", "vmlops-api list"])
 
 
 VERBS: dict[str, Callable[..., None]] = {
@@ -46,6 +78,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "stop-cluster": cluster.stop,
     "destroy-cluster": cluster.destroy,
     "playbook": playbook,
+    "releases": releases,
     "ssh": ssh,
     "status": lambda: replace(machine.status()),
     "logs": lambda: replace(machine.logs()),

@@ -1,7 +1,10 @@
-"""`python -m release verdict`: is v2 fit to become v1? playbooks/verdict.yml asks Prometheus in between.
+"""What the playbooks ask of this package.
 
-Reads a JSON list of Prometheus' answers so far. Writes a JSON object: with `question`, the next query, as long as an
-answer is missing, then with `decision` (promote, wait or go back), `reason`, `release` (v2's) and `report`, lines of text.
+`python -m release seal TREE` finishes a release's tree: bill of materials, sha256 of every file, signature.
+
+`python -m release verdict`: is v2 fit to become v1? playbooks/verdict.yml asks Prometheus in between. It reads a JSON list
+of Prometheus' answers so far, and writes a JSON object: with `question`, the next query, as long as an answer is missing,
+then with `decision` (promote, wait or go back), `reason`, `release` (v2's) and `report`, lines of text.
 """
 
 from __future__ import annotations
@@ -10,22 +13,35 @@ import argparse
 import json
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from release import prometheus
+from release.seal import SealError, seal
 from release.verdict import ALLOWED, ALPHA, Counts, Evidence, Verdict, judge
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m release", description=__doc__)
-    verb = parser.add_subparsers(dest="verb", required=True).add_parser("verdict")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    verb = verbs.add_parser("seal")
+    verb.add_argument("tree", type=Path)
+    verb.add_argument("about", type=json.loads, help="members of release.json, as JSON")
+    verb.add_argument("--key", type=Path, help="the operator's key for ssh-keygen -Y sign")
+    verb = verbs.add_parser("verdict")
     for name, share in ALLOWED.items():
         verb.add_argument(f"--{name}", type=_share, default=share, metavar="SHARE", help=f"allowed; {share} by default")
     options = parser.parse_args(arguments)
     try:
+        if options.verb == "seal":
+            seal(options.tree, options.about, options.key)
+            return 0
         print(json.dumps(verdict(json.load(sys.stdin), {name: getattr(options, name) for name in ALLOWED})))
     except prometheus.NoAnswerError as error:
         print(f"no verdict: {error}", file=sys.stderr)
+        return 1
+    except SealError as error:
+        print(error, file=sys.stderr)
         return 1
     return 0
 

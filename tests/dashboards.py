@@ -268,6 +268,15 @@ MODEL: list[Row] = [
                 top=1,
             ),
             lines(
+                "Estimated accuracy",
+                "Mean confidence of the latest predictions of v1 with its 95 % interval, and the accuracy on held-out data.",
+                ('api:estimated_accuracy:ratio{version="v1"}', "{{bound}}"),
+                ('max by (version) (vmlops_held_out_accuracy_ratio{version="v1"})', "held-out"),
+                unit="percentunit",
+                top=1,
+                width=24,
+            ),
+            lines(
                 "Out of vocabulary",
                 "Share of a sentence that the model has no weights for, mean.",
                 ("api:unknown:mean5m", "{{version}}"),

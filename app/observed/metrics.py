@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from app.engines.engine import Engine, Score
 from app.engines.signature import Input, Scalar, text_of
+from app.observed.accuracy import EstimatedAccuracy
 from app.observed.drift import Baseline, Drift
 from app.observed.exposition import Sample, family, process
 from app.observed.histogram import DURATION_SECONDS, Histogram
@@ -37,6 +38,9 @@ class Metrics:
         self.in_flight = 0
         self.requests: defaultdict[tuple[str, int], int] = defaultdict(int)  # by route and status
         self.durations: defaultdict[str, Histogram] = defaultdict(lambda: Histogram(DURATION_SECONDS))  # by route
+        self.accuracy = EstimatedAccuracy()
+        self.held_out_accuracy: float | None = engine.manifest.get("metrics", {}).get("accuracy")
+        self.confidence_squares = 0.0
         signature, baseline = engine.signature, self.baseline
         self.labels: dict[Scalar, int] = dict.fromkeys(signature.labels, 0)
         self.confidence = Histogram(baseline.confidence.bounds if baseline.confidence else TENTHS)
@@ -61,6 +65,7 @@ class Metrics:
             self.numbers.observe(float(score.label))
         if signature.probabilities:
             self.confidence.observe(score.confidence)
+            self.confidence_squares += score.confidence * score.confidence
         if signature.takes_text:
             self.unknown.observe(score.unknown / score.tokens if score.tokens else 1.0)
             self.length.observe(len(x))
@@ -72,6 +77,7 @@ class Metrics:
         """A text and its label, which is what most models are asked for; the others are `_any`."""
         self.labels[score.label] += 1
         self.confidence.observe(score.confidence)
+        self.confidence_squares += score.confidence * score.confidence
         # A text without tokens counts as entirely unknown.
         self.unknown.observe(score.unknown / score.tokens if score.tokens else 1.0)
         self.length.observe(len(text))
@@ -84,6 +90,7 @@ class Metrics:
         yield from self._traffic()
         yield from self._predictions()
         yield from self._drift()
+        yield from self._accuracy()
         if self.shadow:
             self.shadow.collect()
             yield from self._shadow(self.shadow)
@@ -144,6 +151,16 @@ class Metrics:
         psi: dict[Labels, float] = {(name,): value for name, value in self.drift.psi().items()}
         yield from self._gauge("drift_psi", "Population stability index against the baseline", psi, "distribution")
         yield from self._gauge("drift_window_predictions", "Predictions behind vmlops_drift_psi", {(): self.drift.size})
+
+    def _accuracy(self) -> Iterator[str]:
+        made = sum(self.confidence.counts)
+        found = self.accuracy.update(made, self.confidence.sum, self.confidence_squares)
+        values: dict[Labels, float] = {(name,): value for name, value in found._asdict().items()} if found else {}
+        yield from self._gauge(
+            "estimated_accuracy_ratio", "Share of the latest predictions that are probably right", values, "bound"
+        )
+        held_out: dict[Labels, float] = {} if self.held_out_accuracy is None else {(): self.held_out_accuracy}
+        yield from self._gauge("held_out_accuracy_ratio", "Accuracy on held-out data when the model was made", held_out)
 
     def _shadow(self, shadow: Shadow) -> Iterator[str]:
         """By the model of v1 that was the reference."""

@@ -30,7 +30,7 @@ scrape_configs:
     scrape_interval: 1s
     static_configs: [{targets: ["127.0.0.1:PORT"]}]
 """
-FIGURES = {"vmlops": 6, "vmlops-model": 7, "vmlops-comparison": 4, "vmlops-machine": 8}
+FIGURES = {"vmlops": 6, "vmlops-model": 8, "vmlops-comparison": 4, "vmlops-machine": 8}
 REPLICAS = ["v1@8001", "v1@8002", "v1@8003", "v2@8101"]
 GIB = 2**30
 
@@ -48,6 +48,9 @@ def gauges() -> dict[str, float]:
         'node:filesystem_in_use:ratio{mountpoint="/"}': 0.3,
         'node:disk_busy:ratio5m{device="sda"}': 0.05,
         'node:network_sent_bytes:rate5m{device="eth0"}': 90000.0,
+        'api:estimated_accuracy:ratio{version="v1",bound="low"}': 0.64,
+        'api:estimated_accuracy:ratio{version="v1",bound="mean"}': 0.67,
+        'api:estimated_accuracy:ratio{version="v1",bound="high"}': 0.7,
         "shadow:agreement:ratio5m": 0.91,
         "shadow:pairs:rate5m": 12.0,
         'shadow:confidence:mean5m{side="reference"}': 0.66,

@@ -58,6 +58,16 @@ def served(*rates: int) -> dict[str, str]:
 HOLDS = f'node_network_address_info{{host="%s", address="{ADDRESS}"}}'
 CERTIFICATE = 'vmlops_certificate_not_after_timestamp_seconds{host="lab"}'
 DOWN, UP = "0x400", "1x400"
+
+
+def accuracy(high: float) -> dict[str, str]:
+    """Held out 0.7; estimated at most `high`."""
+    return {
+        'vmlops_estimated_accuracy_ratio{version="v1",bound="high",replica="v1@8001"}': f"{high}x400",
+        'vmlops_held_out_accuracy_ratio{version="v1",replica="v1@8001"}': "0.7x400",
+    }
+
+
 CASES = [
     Case("Watchdog", {}, 1),
     Case("TargetDown", {'up{job="node", instance="a"}': DOWN, 'up{job="edge", instance="a"}': UP}, 1),
@@ -100,6 +110,8 @@ CASES = [
                                 for h in "ab"}, 0),
     Case("PredictionDrift", {'vmlops_drift_psi{version="v1", distribution="label"}': "0.3x400"}, 1, at="40m"),
     Case("PredictionDrift", {'vmlops_drift_psi{version="v1", distribution="label"}': "0.2x400"}, 0, at="40m"),
+    Case("EstimatedAccuracyLow", accuracy(0.6), 1, at="40m"),
+    Case("EstimatedAccuracyLow", accuracy(0.66), 0, at="40m"),
     Case("NginxDown", jobs("a", nginx=UP) | {'nginx_up{host="a"}': DOWN}, 1, at="2m"),
     Case("NginxDown", jobs("a", nginx=UP) | {'nginx_up{host="a"}': UP}, 0),
     # The exporter ended with nginx: nginx_up is not there.

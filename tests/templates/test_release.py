@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from release.seal import seal
 from roles.api.library import vmlops_release as release
 from tests.paths import ROOT
 
@@ -27,8 +31,13 @@ def project(tmp_path: Path) -> Path:
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    (tmp_path / "host").symlink_to(ROOT / "host")
+    for package in ("host", "release"):
+        (tmp_path / package).symlink_to(ROOT / package)
     return tmp_path
+
+
+def files(archive: tarfile.TarFile) -> list[str]:
+    return [member.name for member in archive if member.isfile()]
 
 
 def make(project: Path, **target: str) -> tuple[bool, str, Path]:
@@ -43,7 +52,9 @@ def test_archive_holds_application_model_and_identity(project: Path) -> None:
         names = [name for name in archive.getnames() if not name.startswith(f"{identity}/venv")]
         stored = archive.extractfile(f"{identity}/release.json")
         assert stored is not None
-        assert json.load(stored) == {"id": identity, **TARGET}
+        about = json.load(stored)
+        assert {key: about[key] for key in ("id", *TARGET)} == {"id": identity, **TARGET}
+        assert set(about["files"]) == {name.partition("/")[2] for name in files(archive)} - {"release.json"}
     assert f"{identity}/app/main.py" in names
     assert f"{identity}/model/weights.npy" in names
     assert not [name for name in names if "__pycache__" in name]
@@ -82,3 +93,128 @@ def test_unavailable_wheel_leaves_no_archive(project: Path) -> None:
     with pytest.raises(release.ReleaseError, match="could not be fetched"):
         make(project)
     assert list((project / "out").iterdir()) == []
+
+
+# --- signed, and verified by vmlops-api anywhere ---
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    key = tmp_path / "key"
+    command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "release test", "-f", str(key)]
+    subprocess.run(command, check=True)
+    return key
+
+
+@pytest.fixture
+def signers(key: Path) -> Path:
+    file = key.with_name("signers")
+    file.write_text(f"ann@example.org {key.with_suffix('.pub').read_text()}")
+    return file
+
+
+def vmlops_api(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, ROOT / "roles/api/files/vmlops_api.py", *arguments]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    print(done.stdout, done.stderr)
+    return done
+
+
+def rebuilt(path: Path, change: Callable[[Path], None]) -> Path:
+    """The archive with something changed in it."""
+    tree = path.with_name("changed")
+    with tarfile.open(path) as archive:
+        archive.extractall(tree, filter="data")
+    (inner,) = tree.iterdir()
+    change(inner)
+    other = path.with_name("changed.tar.gz")
+    release.write_archive(inner, inner.name, other)
+    return other
+
+
+def test_a_signed_release_says_who_signed_it_and_is_the_same_every_time(
+    project: Path, key: Path, signers: Path
+) -> None:
+    _, identity, path = release.make_release(project, project / "out", TARGET, False, key)
+    done = vmlops_api("verify", path, "--signers", signers)
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"release {identity} for Python 3.11 on x86_64: ")
+    assert done.stdout.endswith("files as they were, signed by ann@example.org\n")
+    first = path.read_bytes()
+    path.unlink()
+    release.make_release(project, project / "out", TARGET, False, key)
+    assert path.read_bytes() == first
+    unsigned = make(project)[1]
+    assert unsigned != identity
+    # Without a list of signers, the key is named.
+    assert "signed by ED25519 key SHA256:" in vmlops_api("verify", path, "--signers", "/nonexistent").stdout
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda tree: (tree / "app/main.py").write_text("evil = 1"), "app/main.py: not as it was"),
+        (lambda tree: (tree / "app/more.py").write_text(""), "app/more.py: not named in release.json"),
+        (lambda tree: (tree / "model/weights.npy").unlink(), "model/weights.npy: missing"),
+        (lambda tree: (tree / "app/link.py").symlink_to("main.py"), "neither a file nor a directory"),
+        (lambda tree: (tree / "release.json").unlink(), "no release.json"),
+        (lambda tree: (tree / "release.json.sig").unlink(), "is not signed"),
+        (
+            lambda tree: (tree / "release.json").write_text((tree / "release.json").read_text() + " "),
+            "signature is not",
+        ),
+    ],
+    ids=["changed", "added", "removed", "link", "no list", "unsigned", "list changed"],
+)
+def test_whatever_was_altered_is_found(
+    change: Callable[[Path], None], why: str, project: Path, key: Path, signers: Path
+) -> None:
+    path = release.make_release(project, project / "out", TARGET, False, key)[2]
+    done = vmlops_api("verify", rebuilt(path, change), "--signers", signers)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert why in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_another_key_and_a_torn_file_are_refused(project: Path, key: Path, signers: Path) -> None:
+    path = release.make_release(project, project / "out", TARGET, False, key)[2]
+    signers.write_text(signers.read_text().replace("AAAAC3NzaC1lZDI1NTE5AAAAI", "AAAAC3NzaC1lZDI1NTE5AAAAII", 1)[:-1])
+    assert vmlops_api("verify", path, "--signers", signers).returncode == 1
+    torn = path.with_name("torn.tar.gz")
+    torn.write_bytes(path.read_bytes()[:-100])
+    assert "torn.tar.gz cannot be read" in vmlops_api("verify", torn, "--signers", "/nonexistent").stderr
+
+
+def test_a_key_that_does_not_sign_leaves_no_archive(project: Path, tmp_path: Path) -> None:
+    with pytest.raises(release.ReleaseError, match=r"nothing\.pub cannot be read"):
+        release.make_release(project, project / "out", TARGET, False, tmp_path / "nothing")
+    (tmp_path / "broken").write_text("no key")
+    (tmp_path / "broken.pub").write_text("ssh-ed25519 AAAA")
+    with pytest.raises(release.ReleaseError, match="does not sign"):
+        release.make_release(project, project / "out", TARGET, False, tmp_path / "broken")
+    assert list((project / "out").iterdir()) == []
+
+
+def test_nothing_tells_where_a_release_was_made(tmp_path: Path) -> None:
+    """Commands name the interpreter of the computer that installed them; nobody on the target calls them."""
+    site_packages = tmp_path / "venv/lib/python3.11/site-packages"
+    (site_packages / "bin").mkdir(parents=True)
+    (site_packages / "bin/gunicorn").write_text(f"#!{sys.executable}")
+    (site_packages / ".lock").touch()
+    info = site_packages / "some_thing-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.4\nName: some_thing\nVersion: 1.0\nLicense-Expression: MIT\n")
+    (info / "RECORD").write_text("bin/gunicorn,sha256=x,1\nsome_thing.py,sha256=y,1\n")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/manifest.json").write_text(json.dumps({"model_version": "0123"}))
+    seal(tmp_path, {"id": "abc", **TARGET})
+    names = [path.name for path in tmp_path.rglob("*") if path.is_file()]
+    assert sorted(names) == ["METADATA", "RECORD", "manifest.json", "release.json", "sbom.cdx.json"]
+    assert (info / "RECORD").read_text() == "some_thing.py,sha256=y,1\n"
+    bill = json.loads((tmp_path / "sbom.cdx.json").read_text())
+    assert [(part["type"], part["name"], part["version"]) for part in bill["components"]] == [
+        ("library", "some_thing", "1.0"),
+        ("machine-learning-model", "model", "0123"),
+    ]
+    assert bill["components"][0]["purl"] == "pkg:pypi/some-thing@1.0"
+    assert bill["components"][0]["licenses"] == [{"expression": "MIT"}]

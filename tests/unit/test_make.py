@@ -106,3 +106,27 @@ def test_prediction_is_asked_for_at_the_port_of_the_machine(clone: Path) -> None
     called = make(clone, "test-api-debug")
     assert "https://localhost:9443/predict" in called
     assert "X-Experiment-Group: debug" in called
+
+
+def test_a_rollout_is_told_what_to_roll_out(clone: Path) -> None:
+    (clone / "my release.tar.gz").touch()
+    *called, _ = make(clone, "deploy", "RELEASE=my release.tar.gz", "VERSION=v2")
+    assert called[-1:-3:-1][::-1] == [
+        "-e",
+        json.dumps({"api_release_file": str(clone / "my release.tar.gz"), "api_deploy_versions": ["v2"]}),
+    ]
+    assert make(clone, "promote", "FORCE=1")[-2] == json.dumps({"promote_anyway": True})
+    assert make(clone, "deploy")[-2] == "playbooks/deploy.yml"
+
+
+@pytest.mark.parametrize(
+    ("setting", "why"),
+    [("RELEASE=none.tar.gz", "there is no such file"), ("VERSION=v3", "it is v1 or v2"), ("FORCE=yes", "it is 1, or")],
+)
+def test_a_rollout_that_makes_no_sense_is_refused(clone: Path, setting: str, why: str) -> None:
+    command = ["make", "deploy", setting]
+    environment = {name: os.environ[name] for name in ("PATH", "HOME")}
+    done = subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True, check=False)
+    print(done.stderr)
+    assert done.returncode == 2
+    assert f"vmlops: {setting}: {why}" in done.stderr

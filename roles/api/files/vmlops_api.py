@@ -2,6 +2,8 @@
 """Releases and instances of the API on this machine; installed as /usr/local/sbin/vmlops-api.
 
     vmlops-api status                      what runs, from which release
+    vmlops-api list                        what is installed, who signed it, which version uses it
+    vmlops-api verify FILE                 who signed what, and whether every file is as it was; on any machine, as anybody
     vmlops-api install ID                  finish an unpacked release and check it; nothing that serves is touched
     vmlops-api instances [VERSION@PORT …]  these are to run, others are stopped
     vmlops-api activate VERSION ID         roll a release out, one instance at a time; a failure goes back to the old one
@@ -21,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import hashlib
 import http.client
 import json
 import os
@@ -28,12 +31,16 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
+import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 HOME = Path("/opt/vmlops")
 RELEASES = HOME / "releases"
@@ -46,6 +53,9 @@ LOCK = Path("/run/vmlops-api.lock")
 ROLLOUT = Path("/run/vmlops-rollout.json")
 # A rollout renews its lock on a host before it works there, which takes minutes. One that is older has died.
 ROLLOUT_SECONDS = 1800
+# Who may sign releases, as ssh-keygen(1) says under ALLOWED SIGNERS. Where it exists, other releases are refused.
+SIGNERS = Path("/etc/vmlops/release_signers")
+SIGNATURE_NAMESPACE = "vmlops-release"
 # A replica is on this machine: no proxy of the environment stands in between.
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -164,13 +174,99 @@ def point(link: Path, release: str) -> None:
     scratch.rename(link)
 
 
+def verify(source: Path, signers: Path) -> tuple[dict[str, Any], str]:
+    """Hash every file of a release, an archive or an unpacked tree. Returns release.json and who signed it.
+
+    Raises Failure at a file that differs, is missing or is not named, and where `signers` exists and none of them signed.
+    """
+    digests: dict[str, str] = {}
+    kept: dict[str, bytes] = {}
+    for name, content in contents(source):
+        digests[name] = hashlib.sha256(content).hexdigest()
+        if name in ("release.json", "release.json.sig"):
+            kept[name] = content
+    try:
+        about = json.loads(kept["release.json"])
+        named: dict[str, str] = about["files"]
+    except (KeyError, ValueError, TypeError):
+        raise Failure(f"{source} is no release: it has no release.json that names its files") from None
+    found = {name: digest for name, digest in digests.items() if name not in kept}
+    for problem, names in (
+        ("missing", named.keys() - found.keys()),
+        ("not named in release.json", found.keys() - named.keys()),
+        ("not as it was when the release was made", {name for name in named if found.get(name) != named[name]}),
+    ):
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise Failure(f"{source} is damaged or was altered: {min(names)}{more}: {problem}")
+    return about, signed_by(source, kept, signers)
+
+
+def contents(source: Path) -> Iterator[tuple[str, bytes]]:
+    """Name and content of each file. Raises Failure where there is anything but files and directories."""
+    if source.is_dir():
+        for path in sorted(source.rglob("*")):
+            if path.is_symlink() or not (path.is_file() or path.is_dir()):
+                raise Failure(f"{path} is neither a file nor a directory")
+            if path.is_file():
+                yield str(path.relative_to(source)), path.read_bytes()
+        return
+    try:
+        with tarfile.open(source) as archive:
+            for member in archive:
+                file = archive.extractfile(member) if member.isfile() else None
+                if file:
+                    yield member.name.partition("/")[2], file.read()
+                elif not member.isdir():
+                    raise Failure(f"{source}: {member.name} is neither a file nor a directory")
+    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+        raise Failure(f"{source} cannot be read: {error}") from None
+
+
+def signed_by(source: Path, kept: dict[str, bytes], signers: Path | None = None) -> str:
+    """The signer's name in `signers`, or the key where there is no such file; "nobody" for what is unsigned."""
+    if signers and not signers.exists():
+        signers = None
+    if "release.json.sig" not in kept:
+        if signers:
+            raise Failure(f"{source} is not signed, and {signers} names who has to")
+        return "nobody"
+    with tempfile.TemporaryDirectory() as scratch:
+        signature = Path(scratch, "signature")
+        signature.write_bytes(kept["release.json.sig"])
+
+        def keygen(verb: str, *options: str) -> str:
+            command = ("ssh-keygen", "-Y", verb, "-s", str(signature), *options)
+            done = subprocess.run(command, input=kept["release.json"], check=False, capture_output=True)
+            if done.returncode != 0:
+                why = (done.stderr or done.stdout).decode().strip() or "none of them signed it"
+                raise Failure(f"{source}: the signature is not good for {signers}: {why}")
+            return done.stdout.decode().strip()
+
+        if not signers:
+            return keygen("check-novalidate", "-n", SIGNATURE_NAMESPACE).partition(" with ")[2]
+        name = keygen("find-principals", "-f", str(signers)).splitlines()[0]
+        keygen("verify", "-f", str(signers), "-I", name, "-n", SIGNATURE_NAMESPACE)
+        return name
+
+
+def clear(tree: Path) -> None:
+    """Take away what an interrupted `install` made, so that only what came with the release is there to be verified."""
+    for made in (tree / "venv/bin", tree / "venv/include", *tree.rglob("__pycache__")):
+        shutil.rmtree(made, ignore_errors=True)
+    for made in (tree / "venv/lib64", tree / "venv/pyvenv.cfg"):
+        made.unlink(missing_ok=True)
+
+
 def install(release: str) -> None:
     tree = RELEASES / release
     if (tree / MARK).exists():
         return
     if not (tree / "release.json").is_file():
         raise Failure(f"{tree} is not an unpacked release: release.json is missing")
-    wanted = json.loads((tree / "release.json").read_text())["python_version"]
+    clear(tree)
+    about, _ = verify(tree, SIGNERS)
+    wanted = about["python_version"]
     if wanted != f"{sys.version_info.major}.{sys.version_info.minor}":
         raise Failure(f"release {release} is for Python {wanted}, this machine has {sys.version.split()[0]}")
     run("/usr/bin/python3", "-m", "venv", "--without-pip", str(tree / "venv"))
@@ -333,6 +429,27 @@ def prune(keep: int) -> None:
         say(f"removed {release}")
 
 
+def list_releases() -> None:
+    """A line for each installed release, the newest first."""
+    links = {path.name: path.readlink().name for path in sorted(HOME.glob("v*")) if path.is_symlink()}
+    running: dict[str, list[str]] = {}
+    for instance in instances():
+        running.setdefault(instance.release, []).append(instance.name)
+    for release in installed():
+        kept = {path.name: path.read_bytes() for path in (RELEASES / release).glob("release.json*")}
+        signer = signed_by(RELEASES / release, kept)
+        model = json.loads((RELEASES / release / "model/manifest.json").read_text())["model_version"]
+        uses = ", ".join([name for name, to in links.items() if to == release]) or "-"
+        runs = ", ".join(running.get(release, [])) or "-"
+        say(f"{release}  model {model}  active: {uses}  running: {runs}  signed by {signer}")
+
+
+def say_what_is_signed(file: Path, signers: Path) -> None:
+    about, signer = verify(file, signers)
+    target = f"Python {about['python_version']} on {about['architecture']}"
+    say(f"release {about['id']} for {target}: {len(about['files'])} files as they were, signed by {signer}")
+
+
 def status() -> None:
     for instance in instances():
         state = instance.show("ActiveState")
@@ -351,13 +468,19 @@ def exclusive() -> Iterator[None]:
         yield
 
 
+# These change nothing, and so need neither root nor the lock.
+ANYBODYS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "status": lambda _: status(),
+    "list": lambda _: list_releases(),
+    "releases": lambda _: say(json.dumps(releases())),
+    "verify": lambda arguments: say_what_is_signed(arguments.file, arguments.signers),
+}
+
+
 def perform(arguments: argparse.Namespace) -> None:
-    if arguments.verb == "status":
+    if arguments.verb in ANYBODYS:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `vmlops-api status | head` ends quietly, like any filter
-        status()
-        return
-    if arguments.verb == "releases":
-        say(json.dumps(releases()))
+        ANYBODYS[arguments.verb](arguments)
         return
     if os.geteuid() != 0:
         raise Failure("only root may change what runs: use sudo")
@@ -390,6 +513,13 @@ def main() -> int:
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("status")
     verbs.add_parser("releases")
+    verbs.add_parser("list")
+    verification = verbs.add_parser("verify")
+    verification.add_argument("file", type=Path)
+    verification.add_argument("--signers", type=Path, default=SIGNERS, help=f"who may sign (default: {SIGNERS})")
+    verification = verbs.add_parser("verify")
+    verification.add_argument("file", type=Path)
+    verification.add_argument("--signers", type=Path, default=SIGNERS, help=f"who may sign (default: {SIGNERS})")
     verbs.add_parser("install").add_argument("release")
     verbs.add_parser("instances").add_argument("names", nargs="*")
     activation = verbs.add_parser("activate")

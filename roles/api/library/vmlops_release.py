@@ -27,6 +27,7 @@ options:
   dest: {description: Directory of the archives., type: path, required: true}
   python_version: {description: The target's Python, such as 3.12., type: str, required: true}
   architecture: {description: The target's machine, as uname -m says it., type: str, required: true}
+  key: {description: The operator's SSH key that signs the release; unsigned without., type: path}
 author: [vmlops]
 """
 
@@ -37,7 +38,7 @@ room: {description: Megabytes that the release takes on the target until it is i
 """
 
 # A change of how a release is laid out gives every release another id.
-LAYOUT = 1
+LAYOUT = 2
 # Room on the target by size of the archive: itself, what is in it (four times as much), its byte code, and something to spare.
 ROOM = 7
 # The oldest C library among the supported targets is Debian 12's 2.36.
@@ -88,6 +89,24 @@ def install_wheels(project: Path, files: list[Path], site_packages: Path, target
         raise ReleaseError(f"the wheels of {names} could not be fetched: {result.stderr.strip()}")
 
 
+def seal(project: Path, tree: Path, about: dict[str, str], key: Path | None) -> None:
+    """Have the tree finished by release/seal.py, which is not part of this module's zip file."""
+    command = [sys.executable, "-m", "release", "seal", str(tree), json.dumps(about)]
+    command += ["--key", str(key.resolve())] if key else []
+    result = subprocess.run(command, check=False, capture_output=True, text=True, cwd=project)
+    if result.returncode != 0:
+        raise ReleaseError(result.stderr.strip())
+
+
+def signer(key: Path) -> str:
+    """The public half of a key, as `type data`; another signer makes another release."""
+    public = key if key.suffix == ".pub" else key.with_name(key.name + ".pub")
+    try:
+        return " ".join(public.read_text().split()[:2])
+    except OSError as error:
+        raise ReleaseError(f"{public} cannot be read ({error.strerror}): it lies beside the key that signs") from None
+
+
 def write_archive(tree: Path, name: str, archive: Path) -> None:
     """Write ``tree`` as ``name`` into a gzipped tar whose bytes depend on nothing but the tree."""
 
@@ -108,12 +127,16 @@ def write_archive(tree: Path, name: str, archive: Path) -> None:
     partial.rename(archive)
 
 
-def make_release(project: Path, dest: Path, target: dict[str, str], check_mode: bool) -> tuple[bool, str, Path]:
+def make_release(
+    project: Path, dest: Path, target: dict[str, str], check_mode: bool, key: Path | None = None
+) -> tuple[bool, str, Path]:
     """Return whether the archive had to be made, the id of the release and the archive's path.
 
     Raises:
-        ReleaseError: the model has not been made, or the wheels cannot be fetched.
+        ReleaseError: the model has not been made, the wheels cannot be fetched, or the key does not sign.
     """
+    if key:
+        target = {**target, "signer": signer(key)}
     locks = requirements(project)
     files = source_files(project)
     identity = release_id(files | {f"requirements/{path.name}": path for path in locks}, target)
@@ -129,7 +152,7 @@ def make_release(project: Path, dest: Path, target: dict[str, str], check_mode: 
         install_wheels(
             project, locks, tree / "venv" / "lib" / f"python{target['python_version']}" / "site-packages", target
         )
-        (tree / "release.json").write_text(json.dumps({"id": identity, **target}, indent=2) + "\n")
+        seal(project, tree, {"id": identity, **target}, key)
         write_archive(tree, identity, archive)
     return True, identity, archive
 
@@ -141,13 +164,18 @@ def main() -> None:
             "dest": {"type": "path", "required": True},
             "python_version": {"type": "str", "required": True},
             "architecture": {"type": "str", "required": True},
+            "key": {"type": "path"},
         },
         supports_check_mode=True,
     )
     target = {key: module.params[key] for key in ("python_version", "architecture")}
     try:
         changed, identity, path = make_release(
-            Path(module.params["project"]), Path(module.params["dest"]), target, module.check_mode
+            Path(module.params["project"]),
+            Path(module.params["dest"]),
+            target,
+            module.check_mode,
+            Path(module.params["key"]) if module.params["key"] else None,
         )
     except ReleaseError as error:
         module.fail_json(msg=str(error))

@@ -24,11 +24,12 @@ LABELS: tuple[str, ...] = (
 )
 TENTHS = [i / 10 for i in range(11)]
 MANIFEST: Mapping[str, Any] = {
+    "metrics": {"accuracy": 0.6},
     "baseline": {
         "labels": dict.fromkeys(LABELS, 1 / len(LABELS)),
         "confidence": {"edges": TENTHS, "shares": [0.0, 0.2, 0.3, 0.2, 0.1, 0.1, 0.05, 0.05, 0.0, 0.0]},
         "oov": {"edges": TENTHS, "shares": [0.5, 0.2, 0.1, 0.1, 0.05, 0.05, 0.0, 0.0, 0.0, 0.0]},
-    }
+    },
 }
 SETTINGS = Settings("v1", "127.0.0.1:0", "v1@8001", Path("/nowhere"), "0123456789ab", "info", Path("/dev/shm"))
 

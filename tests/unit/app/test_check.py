@@ -12,7 +12,6 @@ from app.engines.artifact import ArtifactError
 from app.engines.engine import Score
 from tests.unit.app.stub_api import StubEngine
 
-
 TEXTS = ("a b", "c d e", "")
 
 
