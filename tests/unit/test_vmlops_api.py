@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import hashlib
 import json
 import shlex
 import stat
@@ -169,7 +170,8 @@ def test_a_release_that_was_left_unreadable_is_made_readable(tmp_path: Path, mon
     (tree / "app").mkdir(parents=True)
     (tree / "venv" / "lib").mkdir(parents=True)
     (tree / "app" / "main.py").write_text("app = 1\n")
-    (tree / "release.json").write_text(json.dumps({"python_version": python}))
+    files = {"app/main.py": hashlib.sha256(b"app = 1\n").hexdigest()}
+    (tree / "release.json").write_text(json.dumps({"python_version": python, "files": files}))
     for path in [tree, *tree.rglob("*")]:
         path.chmod(0o700 if path.is_dir() else 0o600)
     monkeypatch.setattr(vmlops_api, "RELEASES", tmp_path / "releases")

@@ -468,9 +468,14 @@ def exclusive() -> Iterator[None]:
         yield
 
 
+def say_status() -> None:
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `vmlops-api status | head` ends quietly, like any filter
+    status()
+
+
 # These change nothing, and so need neither root nor the lock.
 ANYBODYS: dict[str, Callable[[argparse.Namespace], None]] = {
-    "status": lambda _: status(),
+    "status": lambda _: say_status(),
     "list": lambda _: list_releases(),
     "releases": lambda _: say(json.dumps(releases())),
     "verify": lambda arguments: say_what_is_signed(arguments.file, arguments.signers),
@@ -479,7 +484,6 @@ ANYBODYS: dict[str, Callable[[argparse.Namespace], None]] = {
 
 def perform(arguments: argparse.Namespace) -> None:
     if arguments.verb in ANYBODYS:
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `vmlops-api status | head` ends quietly, like any filter
         ANYBODYS[arguments.verb](arguments)
         return
     if os.geteuid() != 0:
@@ -514,9 +518,6 @@ def main() -> int:
     verbs.add_parser("status")
     verbs.add_parser("releases")
     verbs.add_parser("list")
-    verification = verbs.add_parser("verify")
-    verification.add_argument("file", type=Path)
-    verification.add_argument("--signers", type=Path, default=SIGNERS, help=f"who may sign (default: {SIGNERS})")
     verification = verbs.add_parser("verify")
     verification.add_argument("file", type=Path)
     verification.add_argument("--signers", type=Path, default=SIGNERS, help=f"who may sign (default: {SIGNERS})")

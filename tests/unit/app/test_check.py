@@ -18,7 +18,9 @@ TEXTS = ("a b", "c d e", "")
 def write_answers(directory: Path, engine: StubEngine, **changes: object) -> None:
     """known_answers.json as the model's build leaves it; `changes` are made to the last answer."""
     scores = [(text, engine.score(text)) for text in TEXTS]
-    known = [{"input": text, "label": score.label, "confidence": score.confidence} for text, score in scores]
+    known: list[dict[str, object]] = [
+        {"input": text, "label": score.label, "confidence": score.confidence} for text, score in scores
+    ]
     known[-1].update(changes)
     (directory / check.KNOWN_ANSWERS).write_text(json.dumps(known))
 
