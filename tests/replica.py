@@ -14,6 +14,7 @@ from pathlib import Path
 from time import monotonic
 
 from tests.paths import ROOT
+from tests.ports import free_port
 
 PATIENCE = 20.0
 
@@ -22,9 +23,7 @@ class Server:
     """gunicorn as the unit starts it, serving the stub engine on a free port."""
 
     def __init__(self, directory: Path, **environment: str) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
         self.directory = directory
         self.runtime = directory / "run"
         self.home = directory / "home"

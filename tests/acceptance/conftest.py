@@ -65,6 +65,11 @@ class Machine:
         return httpx.Client(base_url=self.url, verify=context, **options)
 
 
+def evidence(answer: httpx.Response) -> str:
+    """Return what a failed assertion shows of an answer."""
+    return f"{answer.status_code} {dict(answer.headers)} {answer.text[:500]}"
+
+
 @pytest.fixture(scope="session")
 def machine() -> Machine:
     control = Path(os.environ.get("VMLOPS_CONTROL_DIR", ROOT / ".lab/lab"))

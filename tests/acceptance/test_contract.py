@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.acceptance.conftest import SENTENCE, Machine
+from tests.acceptance.conftest import SENTENCE, Machine, evidence
 
 # Written out once more on purpose: what clients were promised must not follow a change of the code that is tested.
 LABELS = {
@@ -28,10 +28,6 @@ LABELS = {
     "surprise",
     "worry",
 }
-
-
-def evidence(response: httpx.Response) -> str:
-    return f"{response.status_code} {dict(response.headers)} {response.text[:500]}"
 
 
 @pytest.fixture

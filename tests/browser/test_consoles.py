@@ -18,7 +18,8 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, e
 
 from tests.browser.conftest import SHARES
 from tests.paths import ROOT
-from tests.templates.gateway_edge import free_port, wait_for
+from tests.ports import free_port
+from tests.templates.gateway_edge import wait_for
 
 OpenConsole = Callable[..., Page]
 

@@ -14,7 +14,6 @@ import os
 import platform
 import re
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -37,6 +36,7 @@ from app.observed.histogram import DURATION_SECONDS
 from app.observed.metrics import LENGTH_CHARACTERS, Metrics
 from app.settings import Settings
 from tests.paths import ROOT
+from tests.ports import free_port
 
 OUTPUT = ROOT / "docs" / "api-benchmarks.md"
 SENTENCES = [
@@ -154,13 +154,6 @@ def measure_requests(model: Path, rounds: int) -> dict[str, list[float]]:
             each = asyncio.run(call(application, path, bodies, headers)) * 1e6
             figures[name].append(each / 256 if bodies is batch else each)
     return figures
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    return port
 
 
 def ask(port: int, method: str, path: str, body: str | None = None) -> bytes:

@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from tests.paths import ROOT
+from tests.ports import free_port
 from tests.templates.gateway_stub import Answer, Gate, Replica, echo
 from tests.templates.render import evaluate, render
 
@@ -128,12 +129,6 @@ def check(directory: Path) -> str:
         )
         said += done.stderr or ("" if done.returncode == 0 else f"exit code {done.returncode}")
     return said
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def listens(port: int) -> bool:

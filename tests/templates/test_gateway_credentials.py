@@ -296,8 +296,8 @@ def test_no_task_shows_a_password(tmp_path: Path, where: str) -> None:
         "_gateway_http2_directive": False,
         "_gateway_ipv6": False,
     }
-    said = play(tmp_path, variables, "--start-at-task", "gateway : Write who may use what")
-    assert "Write who may use what" in said
+    said = play(tmp_path, variables, "--start-at-task", "gateway : Write the accounts and their password hashes")
+    assert "Write the accounts and their password hashes" in said
     assert "failed=1" in said
     salt = HASH.split("$")[3]
     assert PLANTED not in said

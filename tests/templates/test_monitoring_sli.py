@@ -15,7 +15,8 @@ import httpx
 import pytest
 
 from tests.paths import ROOT
-from tests.templates.gateway_edge import free_port, wait_for
+from tests.ports import free_port
+from tests.templates.gateway_edge import wait_for
 from tests.templates.render import render
 from tests.templates.test_monitoring_edge import REFUSED, line
 
