@@ -47,7 +47,7 @@ class Model(WorkerPlugin):
 
 
 class Task(NamedTuple):
-    """What is to be done with every piece."""
+    """How every piece is scored: the columns to read and to write."""
 
     decoder: Decoder
     encoder: Encoder

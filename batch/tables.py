@@ -34,7 +34,7 @@ class TableError(Exception):
 
 
 class Bad(NamedTuple):
-    """A record that is none, or cannot be scored."""
+    """A record that cannot be parsed or scored."""
 
     row: int  # in its piece, from 0
     reason: str
@@ -46,7 +46,7 @@ class Piece(NamedTuple):
 
     data: bytes
     end: int  # where the next piece begins: a byte, or a row of Parquet
-    broken: str = ""  # why these bytes are not records
+    broken: str = ""  # why these bytes cannot be parsed as records
 
 
 class Source(Protocol):
@@ -63,7 +63,7 @@ class Source(Protocol):
 
 
 class Decoder(Protocol):
-    """What makes rows of a piece; can be sent to another process."""
+    """Turns the bytes of a piece into rows; can be pickled and sent to another process."""
 
     def rows(self, piece: Piece) -> tuple[list[tuple[int, Row]], list[Bad]]:
         """The rows with their places in the piece, and what is none."""

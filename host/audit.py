@@ -1,4 +1,4 @@
-"""What is known of the Python packages that are locked: vulnerabilities, and the licences of those that are installed."""
+"""Known vulnerabilities of the locked Python packages, and the licences of those that are installed."""
 
 from __future__ import annotations
 

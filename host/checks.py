@@ -1,4 +1,4 @@
-"""What keeps a machine from starting here, each in one line with its remedy. Nothing is changed."""
+"""Checks of the host before a machine is started. Each problem is one line with its remedy. Nothing is changed."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def check_root() -> None:
 
 
 def check_ports(ports: Mapping[str, str], root: Path = ROOT) -> None:
-    """Refuse what is no port number, or is taken by anything but this clone's own machine.
+    """Refuse an invalid port number, and a port that another program than this clone's own machine uses.
 
     Args:
         ports: the port by the name of the variable that sets it.

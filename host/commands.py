@@ -14,7 +14,7 @@ PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY",
 
 
 class Problem(Exception):
-    """Something that keeps a verb from its aim; the text is one line that names it and the remedy."""
+    """A verb cannot do its work; the text is one line that says why, with the remedy."""
 
 
 def run(*command: str | Path, log: Path | None = None, environment: Mapping[str, str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Where the system runs (lab machine or VM), at which ports of this host, and what of it is remembered."""
+"""Choice of the provider (lab machine or VM) and of the ports, and the file that remembers them."""
 
 from __future__ import annotations
 

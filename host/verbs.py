@@ -1,4 +1,4 @@
-"""The verbs, each with the function that does it."""
+"""The verbs of the command line and their functions."""
 
 from __future__ import annotations
 

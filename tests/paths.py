@@ -1,4 +1,4 @@
-"""Where the project lies that the tests test."""
+"""The root folder of the project."""
 
 from __future__ import annotations
 

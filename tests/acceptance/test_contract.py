@@ -1,4 +1,4 @@
-"""What existing clients hold the system to."""
+"""The contract with existing clients: requests, answers, headers, limits."""
 
 from __future__ import annotations
 

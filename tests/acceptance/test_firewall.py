@@ -1,4 +1,4 @@
-"""What reaches the machine from outside, and what is loaded to see to it."""
+"""Which ports can be reached from outside, and which rules of nftables are loaded."""
 
 from __future__ import annotations
 

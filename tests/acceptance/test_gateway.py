@@ -134,10 +134,10 @@ def test_secrets_are_for_those_who_need_them(host: Any) -> None:
     assert host.file("/etc/nginx/vmlops.users").content_string.startswith("admin:$6$rounds=100000$")
 
 
-def test_whoever_is_taken_out_of_the_accounts_is_out_without_a_run(
+def test_an_account_that_is_removed_is_refused_at_once(
     host: Any, client: httpx.Client, eventually: Callable[..., Any]
 ) -> None:
-    """As after a run that was interrupted: vmlops-accounts.path makes every verdict void when the file changes."""
+    """Without a run of the playbook: vmlops-accounts.path drops every remembered verdict when the file changes."""
     users = "/etc/nginx/vmlops.users"
 
     def status() -> int:

@@ -1,4 +1,4 @@
-"""What clients notice when something behind or before the gateway goes wrong: as little as can be."""
+"""Outages behind the gateway and attacks on it: which errors and delays clients see."""
 
 from __future__ import annotations
 

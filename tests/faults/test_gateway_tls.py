@@ -1,4 +1,4 @@
-"""What testssl.sh thinks of the gateway."""
+"""The gateway's TLS, rated by testssl.sh."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.acceptance.conftest import Machine
 
-# A CA of one's own has nobody who publishes what it revoked, and no DNS records.
+# The local CA publishes no revocation lists, and has no DNS records.
 OF_AN_OWN_CA = {"cert_chain_of_trust", "cert_revocation", "DNS_CAArecord"}
 
 

@@ -36,7 +36,7 @@ FAILURES = (MachineError, RuntimeError, OSError, ValueError, KeyError, subproces
 
 @dataclass(frozen=True)
 class Effort:
-    """How long what is measured."""
+    """How long each measurement takes."""
 
     rounds: int
     seconds: float  # of a row in a round
@@ -51,7 +51,7 @@ QUICK = Effort(rounds=2, seconds=1, starts=1, compared=50, whole=False)
 
 @dataclass
 class Bench:
-    """What was found so far."""
+    """The results so far."""
 
     machine: Machine
     effort: Effort
@@ -64,7 +64,7 @@ class Bench:
 
     @contextmanager
     def attempt(self, what: str) -> Iterator[None]:
-        """What fails is named as missing, and the rest goes on."""
+        """Run a measurement; where it fails, record it as missing and go on with the others."""
         began = monotonic()
         print(f"{what} …", end=" ", flush=True)
         try:

@@ -1,4 +1,4 @@
-"""What makes the load: wrk, which asks as fast as it is answered, and a generator that asks at a given rate."""
+"""Load generators: wrk, which sends the next request as soon as one is answered, and one that sends at a given rate."""
 
 from __future__ import annotations
 

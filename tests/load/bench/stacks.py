@@ -1,4 +1,4 @@
-"""What is measured. Every row but ours and the reference's is behind a copy of our gateway (gateway.py)."""
+"""The systems that are measured. Every row but ours and the reference's is behind a copy of our gateway (gateway.py)."""
 
 from __future__ import annotations
 
