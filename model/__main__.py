@@ -7,31 +7,44 @@ import json
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import joblib
 import numpy as np
-from sklearn.dummy import DummyClassifier
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
 
 from app.engines.artifact import sha256
+from app.engines.engine import Score
 from model import dataset, extremes, known_answers, manifest, measures, parity, report, signing, train
 from model.compile import compiled
 from model.dataset import Dataset
 from model.progress import Progress
 
 
-def compared_with(texts: list[str], labels: measures.Labels, held: list[str]) -> dict[str, measures.Floats]:
-    """Return the probabilities that the baseline models give to the held-out texts."""
-    before = make_pipeline(
-        TfidfVectorizer(max_features=10_000, ngram_range=(1, 2), stop_words="english"), LogisticRegression(max_iter=500)
-    )
-    return {
-        "majority": DummyClassifier().fit(texts, labels).predict_proba(held),
-        "10,000 words and pairs, no stop words": before.fit(texts, labels).predict_proba(held),
-    }
+class Evaluation(NamedTuple):
+    """What the held-out fifths of all splits said: m texts in total, by k labels."""
+
+    texts: list[str]
+    labels: measures.Labels  # (m,)
+    scores: list[Score]
+    by_split: list[dict[str, float]]  # the measures of each
+
+
+def evaluate(data: Dataset, tuning: train.Tuning, progress: Progress) -> Evaluation:
+    """Learns from four fifths and scores the rest, by the compiled scorer: what is measured is what is served."""
+    made = Evaluation([], np.array([], dtype=str), [], [])
+    for number in range(train.SPLITS):
+        progress.detail(f"split {number + 1} of {train.SPLITS}")
+        texts, held_texts, labels, held = train.split(data.texts, data.labels, number)
+        with tempfile.TemporaryDirectory() as scratch:
+            scores = compiled(train.fit(texts, labels, tuning), Path(scratch), data).score_batch(held_texts)
+        measured = measures.measure(np.array([score.probabilities for score in scores]), held)
+        made = Evaluation(
+            made.texts + held_texts,
+            np.concatenate([made.labels, held]),
+            made.scores + list(scores),
+            [*made.by_split, measured],
+        )
+    return made
 
 
 def build(data: Dataset, output: Path, progress: Progress, name: str = "emotion") -> dict[str, Any]:
@@ -39,16 +52,14 @@ def build(data: Dataset, output: Path, progress: Progress, name: str = "emotion"
 
     Raises Disparity should the compiled scorer not do what the pipeline does.
     """
-    texts, held_texts, labels, held = train.split(data.texts, data.labels)
     with manifest.staging(output) as made:
         with progress.stage("Tuning"):
-            tuning = train.tune(train.features(), train.RECIPE, texts, labels, report=progress.detail)
-        with progress.stage("Evaluating on the held-out fifth"):
-            # Measured with the compiled scorer, because that is what the replicas run.
-            with tempfile.TemporaryDirectory() as scratch:
-                scores = compiled(train.fit(texts, labels, tuning), Path(scratch), data).score_batch(held_texts)
-            p = np.array([score.probabilities for score in scores])
-            others = compared_with(texts, labels, held_texts)
+            tuning = train.tune(
+                train.features(), train.RECIPE, data.texts, np.array(data.labels), report=progress.detail
+            )
+        with progress.stage(f"Evaluating on {train.SPLITS} held-out fifths"):
+            evaluation = evaluate(data, tuning, progress)
+            metrics, spread = measures.mean_and_spread(evaluation.by_split)
         with progress.stage("Fitting on all texts"):
             pipeline = train.fit(data.texts, np.array(data.labels), tuning)
             joblib.dump(pipeline, made / "model.joblib")
@@ -62,8 +73,9 @@ def build(data: Dataset, output: Path, progress: Progress, name: str = "emotion"
                 engine.signature,
                 data,
                 scorer=engine.manifest["scorer"],
-                metrics=measures.measure(p, held),
-                baseline=measures.baseline(held_texts, scores, engine.signature),
+                metrics=metrics,
+                spread=spread,
+                baseline=measures.baseline(evaluation.texts, evaluation.scores, engine.signature),
                 training={
                     "strength": tuning.strength,
                     "calibration": tuning.method,
@@ -75,10 +87,14 @@ def build(data: Dataset, output: Path, progress: Progress, name: str = "emotion"
             )
         with progress.stage("Writing the report"):
             (made / "report").mkdir()
-            report.write(made / "report", data, held, p, others, final)
+            p = np.array([score.probabilities for score in evaluation.scores])
+            report.write(made / "report", data, evaluation.labels, p, final)
             # Not among the artifacts: scikit-learn pickles an address, so that no two files are the same.
             about = {"name": "model.joblib", "sha256": sha256(made / "model.joblib")}
-            about |= {key: final[key] for key in ("model_version", "data", "lock", "libraries", "signature", "metrics")}
+            about |= {
+                key: final[key]
+                for key in ("model_version", "data", "lock", "libraries", "signature", "metrics", "spread")
+            }
             (made / "report" / "pipeline.json").write_text(json.dumps(about, indent=1) + "\n")
     return final
 
@@ -101,10 +117,11 @@ def main() -> int:
     name = arguments.name or ("emotion" if ours else signing.slug(arguments.data))
     with train.one_thread():
         made = build(data, arguments.output, Progress(), name)
-    m = made["metrics"]
+    m, spread = made["metrics"], made["spread"]
     print(
-        f"Model {made['model_version']}: accuracy {m['accuracy']:.3f}, macro-F1 {m['macro_f1']:.3f}, "
-        f"ECE {m['ece']:.3f} on held-out texts; see {arguments.output / 'report' / 'README.md'}"
+        f"Model {made['model_version']}: accuracy {m['accuracy']:.3f} ± {spread['accuracy']:.3f}, "
+        f"macro-F1 {m['macro_f1']:.3f} ± {spread['macro_f1']:.3f}, ECE {m['ece']:.3f} ± {spread['ece']:.3f} "
+        f"on held-out texts of {train.SPLITS} splits; see {arguments.output / 'report' / 'README.md'}"
     )
     return 0
 

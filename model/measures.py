@@ -47,6 +47,15 @@ def measure(p: Floats, labels: Labels) -> dict[str, float]:
     }
 
 
+def mean_and_spread(by_split: Sequence[dict[str, float]]) -> tuple[dict[str, float], dict[str, float]]:
+    """Of each measure over splits: the mean, and the standard deviation."""
+    columns = {name: [measured[name] for measured in by_split] for name in by_split[0]}
+    return (
+        {name: float(np.mean(values)) for name, values in columns.items()},
+        {name: float(np.std(values)) for name, values in columns.items()},
+    )
+
+
 def histogram(values: Sequence[float], edges: list[float]) -> dict[str, Any]:
     """Shares of values by bin; a value on an edge belongs to the bin below, as in Prometheus."""
     counts = np.bincount(np.searchsorted(edges[1:-1], values), minlength=len(edges) - 1)

@@ -13,6 +13,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from model.dataset import Dataset
 from model.measures import Floats, Labels, measure, reliability
+from model.train import SPLITS
 
 mpl.use("Agg")
 
@@ -22,23 +23,26 @@ def write(
     data: Dataset,
     held: Labels,
     p: Floats,
-    others: Mapping[str, Floats],
     manifest: Mapping[str, Any],
 ) -> None:
     """Writes README.md, model-card.md, confusion.png and reliability.png.
 
-    held (n,) are the labels of the held-out texts, p (n, k) the model's probabilities for them, others those of what
-    it is compared with, by name.
+    held (n,) are the labels of the held-out texts of all splits, p (n, k) the model's probabilities for them.
     """
     names = np.unique(held)
     predicted = names[p.argmax(axis=1)]
     _draw_confusion(directory / "confusion.png", held, predicted)
     _draw_reliability(directory / "reliability.png", reliability(p, held))
 
-    rows = {"this model": measure(p, held)} | {name: measure(q, held) for name, q in others.items()}
+    shares = np.unique(held, return_counts=True)[1] / len(held)
+    majority = measure(np.tile(shares, (len(held), 1)), held)
+    metrics, spread = manifest["metrics"], manifest["spread"]
     comparison = _table(
         ("model", "accuracy", "macro-F1", "ECE", "log loss"),
-        [(name, *(f"{value:.3f}" for value in row.values())) for name, row in rows.items()],
+        [
+            ("this model", *(f"{metrics[name]:.3f} ± {spread[name]:.3f}" for name in majority)),
+            ("majority", *(f"{value:.3f}" for value in majority.values())),
+        ],
     )
     scores = precision_recall_fscore_support(held, predicted, labels=names, zero_division=0)
     by_label = _table(
@@ -52,8 +56,10 @@ def write(
     (directory / "README.md").write_text(
         f"""# Evaluation
 
-Model {manifest["model_version"]}, trained on {source}. Measured on the fifth of it that was held out
-({len(held):,} texts, stratified): the recipe learned from the rest, and the artifact that is served learned from all.
+Model {manifest["model_version"]}, trained on {source}. Measured on {SPLITS} stratified splits
+(`random_state` 0 to {SPLITS - 1}): the recipe learned from four fifths and was asked for the rest, {len(held):,} answers in all.
+Figures are means with the standard deviation over the splits. The artifact that is served learned from all texts.
+Strength, calibration and temperature, three choices, were made once, by cross-validation on all texts.
 ECE is the expected calibration error, how far confidence and accuracy are apart.
 
 {comparison}
@@ -72,23 +78,24 @@ ECE is the expected calibration error, how far confidence and accuracy are apart
 
 
 def _card(data: Dataset, manifest: Mapping[str, Any], source: str) -> str:
-    m, tuning = manifest["metrics"], manifest["training"]
+    m, spread, tuning = manifest["metrics"], manifest["spread"], manifest["training"]
     counts = ", ".join(f"{label} {count}" for label, count in data.counts().items())
     libraries = ", ".join(f"{name} {number}" for name, number in manifest["libraries"].items())
     return f"""# Model card: {manifest["model_version"]}
 
 **What it does.** Names one of {len(data.counts())} labels for a short text, with a probability for each.
 
-**What it is.** A linear SVM for each label on TF-IDF of words, signs and the words' first letters
-({manifest["features"]:,} features): C={tuning["strength"]:g}, label weights to the power {tuning["rebalancing"]:g},
+**What it is.** A ridge regression for each label on TF-IDF of words, signs and the words' first letters
+({manifest["features"]:,} features): alpha 1/{tuning["strength"]:g}, label weights to the power {tuning["rebalancing"]:g},
 calibration by {tuning["calibration"]} with logits times {tuning["temperature"]:.3f}. Compiled to plain arrays, which
 give the same label and probabilities on every text of the data (largest difference {manifest["parity"]:.1e}).
 
 **Data.** {source}: {counts}.
 
-**How good it is.** Accuracy {m["accuracy"]:.3f}, macro-F1 {m["macro_f1"]:.3f} on texts that it did not learn from;
+**How good it is.** Accuracy {m["accuracy"]:.3f} ± {spread["accuracy"]:.3f}, macro-F1 {m["macro_f1"]:.3f} ±
+{spread["macro_f1"]:.3f} on texts that it did not learn from (mean and standard deviation over {SPLITS} splits);
 README.md beside this file has each label. Its confidence can be read as a frequency: the expected calibration error is
-{m["ece"]:.3f}.
+{m["ece"]:.3f} ± {spread["ece"]:.3f}.
 
 **What it is for.** Trends over many texts, routing, a first look. **What it is not for.** Decisions about a person: it
 sees words, not people. It knows no context, no irony that needs it, no language but English, and it learned what its

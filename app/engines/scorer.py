@@ -235,7 +235,8 @@ class CompiledEngine:
                 place, n = (next(places), 1) if node < self._symbols else (place, n + 1)
                 # Popped: an n-gram that occurs twice is one feature. Two vectorizers' features of one name add up.
                 if times := features.pop(node, 0):
-                    ngram = vectorizer.joint.join(cut[place : place + n])
+                    # A token may be empty: a pattern that matches the beginning of a text.
+                    ngram = vectorizer.joint.join(filter(None, cut[place : place + n]))
                     weight = self._weights[node * len(self._labels) + column]
                     adds[ngram] = adds.get(ngram, 0.0) + times * scale * weight
         return sorted(adds.items(), key=lambda item: -abs(item[1]))[:top]

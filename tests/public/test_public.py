@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from app.engines.loading import load_engine
 from model import measures, parity, train
@@ -18,28 +19,26 @@ from tests.public.conftest import Built
 
 
 def test_accuracy_macro_f1_and_calibration_of_one_model(built: Built) -> None:
-    metrics = built.engine.manifest["metrics"]
-    print(metrics)
+    metrics = built.engine.manifest["metrics"]  # means over train.SPLITS
+    print(metrics, built.engine.manifest["spread"])
     assert metrics["accuracy"] >= 0.365
-    assert metrics["macro_f1"] >= 0.20
-    assert metrics["ece"] <= 0.03
+    assert metrics["macro_f1"] >= 0.215
+    assert metrics["ece"] <= 0.025
 
 
-def test_the_manifest_tells_the_truth(built: Built, data: Dataset, tmp_path: Path) -> None:
-    """Learned again from four fifths, by the tuning that the manifest names, and measured with scikit-learn alone."""
-    texts, held_texts, labels, held = train.split(data.texts, data.labels)
+def test_the_manifest_tells_the_truth(built: Built, data: Dataset) -> None:
+    """Learned again from four fifths of each split, by the tuning that the manifest names, without the compiled scorer."""
     training = built.engine.manifest["training"]
     tuning = train.Tuning(
         training["strength"], training["calibration"], training["temperature"], np.zeros(0), link="sigmoid"
     )
-    with train.one_thread():
-        pipeline = train.fit(texts, labels, tuning)
-        measured = measures.measure(pipeline.predict_proba(held_texts), held)
-    claimed = built.engine.manifest["metrics"]
-    assert {name: round(value, 9) for name, value in measured.items()} == {
-        name: round(value, 9) for name, value in claimed.items()
-    }
-    assert parity.check(pipeline, compiled(pipeline, tmp_path, data), held_texts) < 1e-9
+    measured = []
+    for number in range(train.SPLITS):
+        texts, held_texts, labels, held = train.split(data.texts, data.labels, number)
+        with train.one_thread():
+            measured.append(measures.measure(train.fit(texts, labels, tuning).predict_proba(held_texts), held))
+    mean, _ = measures.mean_and_spread(measured)
+    assert mean == pytest.approx(built.engine.manifest["metrics"], abs=1e-9)
 
 
 def test_parity_on_every_tweet(built: Built, data: Dataset) -> None:
