@@ -41,7 +41,7 @@ def test_comparison_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(sys, "argv", ["compare", "--data", str(SHIPPED), "--output", str(output)])
     assert compare.main() == 0
     first, second = output.read_text().splitlines()[-2:]
-    assert first.startswith("| none | majority | 1 | temperature | 0.0")
+    assert first.startswith("| none | majority | 1 | temperature | 0.1")
     assert second.startswith("| words | NB | 0.2 | sigmoid | 0.5"), second
 
 
