@@ -185,7 +185,7 @@ def test_services_share_no_account(host: Any, eventually: Callable[..., Any]) ->
     [("vmlops-*", 1.5), ("nginx mtail prometheus* grafana*", 3.0)],
     ids=["of this project", "of the distribution"],
 )
-def test_exposure(host: Any, pattern: str, limit: float) -> None:
+def test_units_stay_below_their_limit_of_exposure(host: Any, pattern: str, limit: float) -> None:
     """What `systemd-analyze security` says of the units as they are loaded."""
     quoted = " ".join(f"'{word}.service'" for word in pattern.split())
     listed = host.check_output(f"systemctl list-units --all --plain --no-legend {quoted}").splitlines()

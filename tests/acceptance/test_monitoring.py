@@ -239,7 +239,9 @@ def test_a_dead_replica_is_told_and_then_all_and_then_none(
     )
 
 
-def test_a_stopped_nginx_wakes_somebody(host: Any, told: Any, query: Query, eventually: Any, nginx_again: None) -> None:
+def test_a_stopped_nginx_sends_an_urgent_alert(
+    host: Any, told: Any, query: Query, eventually: Any, nginx_again: None
+) -> None:
     """Also where the exporter is away with it: Debian 12's ends when nginx does not answer at its start."""
     host.check_output("systemctl stop nginx && systemctl restart prometheus-nginx-exporter || true")
     eventually(lambda: "NginxDown" in told(), "NginxDown reaches Alertmanager", seconds=90)

@@ -38,7 +38,7 @@ def seconds_to_recover(host: Any, unit: str, which: str, signal: str, address: s
     return float(result.stdout)
 
 
-def test_nothing_that_runs_here_is_left_out(host: Any, machine: Machine) -> None:
+def test_watchdog_watches_every_service_that_runs(host: Any, machine: Machine) -> None:
     listed = host.check_output(
         "systemctl list-units --state=running --plain --no-legend 'vmlops-*.service' nginx.service mtail.service "
         "'prometheus*.service'"

@@ -297,7 +297,7 @@ def test_the_model_page_lists_what_runs(full: str, open_console: OpenConsole) ->
     assert all(cell.endswith("%") for cell in cells[1:])
 
 
-def test_five_machines_are_told_apart(fleet: str, open_console: OpenConsole) -> None:
+def test_consoles_show_each_of_five_machines(fleet: str, open_console: OpenConsole) -> None:
     page = open_console(fleet, "vmlops-machine")
     for title, wanted in (("CPU in use", FLEET["node"]), ("Memory in use", FLEET["node"])):
         figure = page.locator("figure", has=page.get_by_text(title, exact=True))

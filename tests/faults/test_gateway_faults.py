@@ -92,7 +92,7 @@ def test_a_flood_of_wrong_passwords_slows_nobody(load: Start, path: str) -> None
     assert ratio < 2
 
 
-def test_clients_that_dawdle_are_shown_out(machine: Machine, load: Start) -> None:
+def test_slow_clients_are_disconnected(machine: Machine, load: Start) -> None:
     """200 connections that send a header byte by byte hold up nobody, and are closed after ten seconds."""
     context = ssl._create_unverified_context()
     dawdlers = []

@@ -238,7 +238,7 @@ def test_ten_requests_a_second(tmp_path: Path) -> None:
         wait_for(lambda: client.post("/predict", json=SENTENCE).status_code == 200, "an answer after the pause", 2)
 
 
-def test_guesses_are_few_and_cost_nobody_else(tmp_path: Path) -> None:
+def test_password_guesses_are_limited_and_slow_no_other_client(tmp_path: Path) -> None:
     options = {"gateway_rate": 1000, "gateway_burst": 1000, "gateway_guess_rate": 1, "gateway_guess_burst": 3}
     with running(tmp_path, **options) as edge:
         good, guesser = edge.client(), edge.client("127.0.0.2")

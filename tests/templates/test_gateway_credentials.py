@@ -88,8 +88,8 @@ def test_an_operator_with_a_hash_alone(edge: Edge) -> None:
         assert_problem(edge.client(auth=("three", "only the hash is known")).get("/prometheus/classic/graph"), 401)
 
 
-def test_an_unknown_name_costs_what_a_known_one_does(edge: Edge) -> None:
-    """Of the verifier's processor: otherwise the time of an answer would tell who has an account."""
+def test_an_unknown_account_takes_as_long_to_refuse_as_a_known_one(edge: Edge) -> None:
+    """Measured in processor time of the verifier. Otherwise the time of an answer would reveal which accounts exist."""
     client = edge.client()
     cost = {}
     for name in ("one", "nobody", "two", "(unknown)", "ONE", ""):
@@ -102,7 +102,7 @@ def test_an_unknown_name_costs_what_a_known_one_does(edge: Edge) -> None:
     assert max(cost.values()) < 1.6 * cost["one"]
 
 
-def test_no_credentials_cost_nothing(edge: Edge) -> None:
+def test_requests_without_credentials_use_no_verifier_time(edge: Edge) -> None:
     client = edge.client()
     start = edge.verifier_seconds()
     for _ in range(20):
@@ -156,7 +156,7 @@ def test_passwords_are_changed_without_a_lost_request(tmp_path: Path) -> None:
             assert [status(client, "one", password) for password in ("before", "after")] == [401, 200]
 
 
-def test_a_removed_user_is_out(tmp_path: Path) -> None:
+def test_a_removed_user_is_refused(tmp_path: Path) -> None:
     """At once where the run went on. Where it was interrupted after the file was written, when vmlops-accounts.path or the
     next run has the key made again: that follows from the files, and not from what a run remembers."""
     users = accounts(one="first password", two="second password")

@@ -125,7 +125,7 @@ def test_http_1_0_has_no_expectations(edge: Edge) -> None:
 @pytest.mark.parametrize(
     "line", [b"no colon here", b"X-Name : value", b"X-Na\x00me: value", b": value", b" folded", b"X-Name\t: value"]
 )
-def test_header_lines_that_are_none_are_400(edge: Edge, line: bytes) -> None:
+def test_malformed_header_lines_are_400(edge: Edge, line: bytes) -> None:
     answer = raw(edge, b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n" + line + b"\r\n\r\n")
     assert_problem(parse(answer), 400)
 

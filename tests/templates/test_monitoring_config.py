@@ -64,7 +64,7 @@ def test_packages(distribution: str, packages: list[str]) -> None:
     assert evaluate("_prometheus_packages", "prometheus", distribution=distribution) == packages
 
 
-def test_alertmanager_tells_whom_it_should(tmp_path: Path) -> None:
+def test_alerts_go_to_the_configured_receivers(tmp_path: Path) -> None:
     receivers = [
         {"name": "nobody"},
         {"name": "pager", "webhook_configs": [{"url": "https://pager.example.org/"}]},

@@ -78,7 +78,7 @@ def test_answers(count: Count) -> None:
     assert metrics["edge_unparsed_lines_total"] == 0
 
 
-def test_errors_are_no_fast_answers(count: Count) -> None:
+def test_errors_do_not_count_as_fast_answers(count: Count) -> None:
     dead = {"upstream_addr": "api_v1", "upstream_status": "502", "upstream_time": "0.000"}
     refused = {"upstream_addr": "127.0.0.1:8001", "upstream_status": "502", "upstream_time": "0.000"}
     metrics = count(

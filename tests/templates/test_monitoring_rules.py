@@ -330,7 +330,7 @@ def exporters_of(expression: str, recorded: dict[str, str]) -> set[str]:
 
 
 @pytest.mark.parametrize("job", sorted({*EXPORTERS.values()} - {"prometheus"}))
-def test_an_absent_exporter_is_told_as_loudly_as_what_it_measures(job: str, rules: Path, tmp_path: Path) -> None:
+def test_an_absent_exporter_is_as_urgent_as_what_it_measures(job: str, rules: Path, tmp_path: Path) -> None:
     """Every alert survives its exporter: if the metrics are gone, an alert of the same severity or a louder one fires."""
     groups = yaml.safe_load((rules / "recording.yml").read_text())["groups"]
     recorded: dict[str, str] = {}

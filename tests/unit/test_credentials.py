@@ -61,7 +61,7 @@ def test_an_encrypted_file_may_have_them_already(environment: Path) -> None:
     assert not (environment / FILE).exists()
 
 
-def test_another_name_is_refused() -> None:
+def test_an_unknown_environment_is_refused() -> None:
     with pytest.raises(Problem, match="set ENVIRONMENT"):
         credentials("nowhere")
 

@@ -93,7 +93,7 @@ def test_forbidden_namespaces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("system", [{}, {"ID": "fedora", "PRETTY_NAME": "Fedora Linux 43"}])
-def test_another_distribution(system: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unsupported_distribution_is_refused(system: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "os_release", lambda: system)
     with pytest.raises(Problem, match=f"this is {system.get('PRETTY_NAME', 'unknown')}: use `vagrant up`"):
         checks.check_distribution()

@@ -166,7 +166,7 @@ class Broken(StubEngine):
         ),
     ],
 )
-def test_a_fault_of_ours_is_logged_once_and_tells_the_client_nothing(
+def test_an_internal_error_is_logged_once_and_not_shown_to_the_client(
     path: str, body: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     from app.observed.logs import JsonFormatter

@@ -57,7 +57,7 @@ def test_taken(body: bytes) -> None:
 
 
 @pytest.mark.parametrize("body", LEFT)
-def test_left_to_pydantic(body: bytes) -> None:
+def test_unusual_bodies_are_left_to_pydantic(body: bytes) -> None:
     assert sentence_of(body) is None
 
 

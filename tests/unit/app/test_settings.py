@@ -26,7 +26,7 @@ GOOD = {
 }
 
 
-def test_everything_is_read() -> None:
+def test_every_variable_is_read() -> None:
     assert read_settings(GOOD) == Settings(
         "v2",
         "127.0.0.1:8101",

@@ -35,7 +35,7 @@ def refusal(directory: Path) -> str:
     return str(error.value)
 
 
-def test_as_it_is(directory: Path) -> None:
+def test_unchanged_artifacts_are_served(directory: Path) -> None:
     assert load_engine(directory).score("so happy").label == "happiness"
 
 
@@ -69,7 +69,7 @@ def test_broken_manifest(directory: Path, content: str) -> None:
     assert "manifest.json: " in refusal(directory)
 
 
-def test_file_outside(directory: Path) -> None:
+def test_a_file_outside_the_model_directory_is_refused(directory: Path) -> None:
     edit(directory, files={"../x": "0"})
     assert "outside of its directory" in refusal(directory)
 

@@ -148,7 +148,7 @@ def test_any_text(pair: tuple[Any, Engine], texts: list[str]) -> None:
     assert len(engine.score_batch(texts)) == len(texts)
 
 
-def test_explanation_is_all_there_is(pair: tuple[Any, Engine], data: Dataset) -> None:
+def test_explanation_and_intercept_add_up_to_the_logit(pair: tuple[Any, Engine], data: Dataset) -> None:
     """Intercept and explained weights together are the logit."""
     _, engine = pair
     link = engine.manifest["scorer"]["link"]

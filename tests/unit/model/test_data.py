@@ -75,7 +75,7 @@ def test_columns() -> None:
     assert [row[0] for row in rows[1:]] == [str(number) for number in range(1, len(rows))]
 
 
-def test_balance() -> None:
+def test_labels_are_balanced() -> None:
     counts = Counter(label for label, _ in TEXTS)
     assert set(counts) == set(LABELS)
     assert sum(counts.values()) >= 10_000, counts
@@ -102,7 +102,7 @@ def test_no_near_duplicates() -> None:
 
 
 @pytest.mark.parametrize("label", LABELS)
-def test_label_is_not_given_away(label: str) -> None:
+def test_few_texts_contain_the_name_of_their_label(label: str) -> None:
     texts = [text for sentiment, text in TEXTS if sentiment == label]
     named = [text for text in texts if re.search(STEMS[label], text, re.IGNORECASE)]
     assert len(named) <= len(texts) / 4, f"{len(named)} of {len(texts)}"
@@ -125,7 +125,7 @@ def test_texts_are_as_people_type_them() -> None:
         assert found >= fewest, f"{what}: {found}"
 
 
-def test_everyday_sentences_are_others() -> None:
+def test_everyday_sentences_are_not_in_the_training_data() -> None:
     with EVERYDAY.open(encoding="utf-8", newline="") as file:
         everyday = list(csv.DictReader(file))
     assert set(Counter(row["sentiment"] for row in everyday).values()) == {12}

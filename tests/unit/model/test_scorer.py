@@ -23,7 +23,7 @@ def test_counts_words_and_those_never_seen(engine: Engine) -> None:
     assert engine.score("")[3:5] == (0, 0)
 
 
-def test_nothing_known_is_the_intercept(engine: Engine) -> None:
+def test_a_text_without_known_tokens_scores_the_intercept(engine: Engine) -> None:
     assert engine.score("xqzzwv").probabilities == pytest.approx(engine.score("").probabilities)
 
 

@@ -37,7 +37,7 @@ def test_proportion_is_valid_at_all_times(p: float) -> None:
     assert wrong(looks) <= ALPHA
 
 
-def test_an_ordinary_interval_would_not_be() -> None:
+def test_repeated_looks_at_an_ordinary_interval_raise_false_alarms() -> None:
     """What this is for: the same looks at the usual 90 % interval."""
 
     def looks(random: Random) -> bool:

@@ -34,7 +34,7 @@ def states(found: Verdict) -> dict[tuple[str, str], str]:
     return {(piece.name, piece.unit): piece.state for piece in found.evidence}
 
 
-def test_nothing_compared_is_no_verdict() -> None:
+def test_without_compared_requests_there_is_no_verdict() -> None:
     found = judge(Counts())
     assert found.decision == "wait"
     assert "gateway_shadow_percent" in found.reason
@@ -260,7 +260,7 @@ def test_counted_is_what_came_after_the_last_change_of_either_version() -> None:
         ({"status": "error", "error": "too many samples"}, "Prometheus: too many samples"),
     ],
 )
-def test_no_verdict_is_told_with_its_reason(
+def test_a_missing_verdict_is_reported_with_its_reason(
     said: dict[str, Any], why: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(NoAnswerError, match=why):
