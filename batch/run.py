@@ -45,7 +45,7 @@ class Position:
 
 
 def fingerprint(path: Path) -> str:
-    """Of a file's size and its two ends: another file of the same name is noticed without reading it all."""
+    """Return a hash of a file's size and its two ends, which shows without reading it all whether it is another file."""
     size = path.stat().st_size
     digest = hashlib.sha256(str(size).encode())
     with path.open("rb") as file:

@@ -108,7 +108,7 @@ class Task(NamedTuple):
         return {**added, "model_version": engine.model_version}
 
     def _one_by_one(self, rows: Sequence[tuple[int, Row]], bad: list[Bad]) -> bytes:
-        """Of rows of which one at least cannot be encoded: it joins the bad."""
+        """Encode rows one by one, and count those that cannot be encoded among the bad."""
         parts = []
         for number, row in rows:
             try:

@@ -163,7 +163,7 @@ class CsvDecoder:
         return rows, bad
 
     def _one_by_one(self, piece: Piece) -> tuple[list[tuple[int, Row]], list[Bad]]:
-        """Of a piece in which something is not UTF-8."""
+        """Decode a piece that is not UTF-8 throughout, one record at a time."""
         rows, bad = [], []
         data = piece.data if piece.data.endswith(b"\n") else piece.data + b"\n"
         for number, found in enumerate(_RECORD.finditer(data)):

@@ -35,7 +35,7 @@ _WHITE_SPACE = [chr(c) for c in range(0x11_0000) if chr(c).isspace()]
 
 
 class Scores(NamedTuple):
-    """Of n texts and k labels."""
+    """Scores of n texts and k labels."""
 
     labels: Integers  # (n,), places in the engine's labels
     probabilities: Floats  # (n, k)
@@ -117,7 +117,7 @@ class Words(dict[str, int]):
         self._symbols = [array("q") for _ in self._vectorizers]
 
     def symbols(self, texts: Sequence[str]) -> list[tuple[Integers, Integers]]:
-        """By vectorizer: of each text the number of its symbols, and all symbols one after the other."""
+        """Return, for each vectorizer, the number of symbols of each text, and all symbols one after the other."""
         if len(self) > _CACHED_WORDS:
             self.forget()
         # Before the words are parted: what a letter's lower case is may depend on its neighbours.
@@ -146,7 +146,7 @@ def _by_word(spec: Mapping[str, Any]) -> bool:
 
 
 def _one_by_one(vectorizer: Vectorizer, texts: Sequence[str]) -> tuple[Integers, Integers]:
-    """As Words.symbols, for a vectorizer whose symbols may have white space in them."""
+    """Return what Words.symbols returns, for a vectorizer whose symbols may contain white space."""
     rows = [vectorizer.numbers(vectorizer.split(text)) for text in texts]
     lengths = np.fromiter(map(len, rows), np.int64, len(rows))
     return lengths, np.fromiter(chain.from_iterable(rows), np.int64, int(lengths.sum()))
@@ -191,7 +191,7 @@ class VectorisedEngine(CompiledEngine):
         return Scores(labels, probabilities)
 
     def _ngrams(self, lengths: Integers, symbols: Integers, longest: int) -> tuple[Integers, Integers]:
-        """Of all n-grams in all texts: the text, and the node of the trie."""
+        """Return, for all n-grams in all texts, the index of the text and the node of the trie."""
         text = np.repeat(np.arange(len(lengths)), lengths)
         ends = np.repeat(np.cumsum(lengths), lengths)
         place = np.flatnonzero(symbols < END)

@@ -71,7 +71,7 @@ def _present(value: Any) -> Any:
 
 
 def _dtype(values: Sequence[Any]) -> Any:
-    """As pandas.read_csv would have it."""
+    """Return the dtype that pandas.read_csv would choose."""
     kinds = {type(value) for value in values}
     if kinds <= {int, float, type(None)}:
         return np.int64 if kinds == {int} else np.float64
@@ -93,7 +93,7 @@ def build(path: Path, data: Dataset | Table | None, output: Path, *, name: str =
 
 
 def serve(estimator: Any, path: Path, data: Dataset | Table | None, output: Path, name: str = "") -> Engine:
-    """As `build`, of an estimator that is open already."""
+    """Do what `build` does, for an estimator that is loaded already."""
     name = name or signing.slug(path)
     served = opening.by_position(estimator)
     inputs: list[Input]

@@ -31,7 +31,7 @@ class Linear(NamedTuple):
     decides_by: str = "logits"  # what `predict` takes the greatest of: "logits" or "probabilities"
 
     def logits(self, x: Any) -> Floats:
-        """Of a matrix (n, f), dense or sparse: what the link is applied to, (n, k)."""
+        """Return, for a matrix (n, f), dense or sparse, the values (n, k) that the link is applied to."""
         z: Floats = x @ self.coef.T + self.intercept
         return z
 

@@ -48,7 +48,7 @@ def measure(p: Floats, labels: Labels) -> dict[str, float]:
 
 
 def mean_and_spread(by_split: Sequence[dict[str, float]]) -> tuple[dict[str, float], dict[str, float]]:
-    """Of each measure over splits: the mean, and the standard deviation."""
+    """Return the mean and the standard deviation of each measure over the splits."""
     columns = {name: [measured[name] for measured in by_split] for name in by_split[0]}
     return (
         {name: float(np.mean(values)) for name, values in columns.items()},
@@ -84,7 +84,7 @@ def baseline(inputs: Sequence[Input], scores: Sequence[Score], signature: Signat
 
 
 def _places(column: Column, values: Sequence[Any]) -> dict[str, Any]:
-    """Of a column: shares of its values, or of bins between its deciles, and that of missing values."""
+    """Return a column's baseline: shares of its values, or of bins between its deciles, and that of missing values."""
     present = [value for value in values if value is not None]
     missing = 1 - len(present) / len(values)
     if column.type in ("category", "boolean"):

@@ -35,12 +35,12 @@ def slug(path: Path) -> str:
 
 
 def of_texts(estimator: Any, model: str) -> Signature:
-    """Of an estimator that takes texts. Raises Unservable."""
+    """Return the signature of an estimator that takes texts. Raises Unservable."""
     return Signature(model, kind_of(estimator), (), *_outputs(estimator))
 
 
 def of_table(estimator: Any, model: str, data: Table | None) -> Signature:
-    """Of an estimator that takes the columns of a table; without data all columns are numbers. Raises Unservable."""
+    """Return the signature of an estimator for tables; without data all columns are numbers. Raises Unservable."""
     names = column_names(estimator, data)
     encoded = _encoded(estimator, names)
     columns = tuple(_column(name, data.columns[name] if data else (0.0,), encoded.get(name)) for name in names)

@@ -139,7 +139,7 @@ def _of_labels(counts: Counts, allowed: Mapping[str, float]) -> list[Evidence]:
 
 
 def _compared(name: str, unit: str, one: tuple[int, int], other: tuple[int, int], allowed: float) -> Evidence:
-    """Of shares of what is bad, each from units of its own."""
+    """Compare shares of bad units; each share comes from units of its own."""
     shares = (one[0] / max(one[1], 1), other[0] / max(other[1], 1))
     return _piece(name, other[1], unit, shares, lambda k, alpha: _difference(one, other, k, alpha), allowed)
 

@@ -31,7 +31,7 @@ class Engine(Protocol):
     def score(self, x: Input) -> Score: ...
 
     def score_batch(self, inputs: Sequence[Input]) -> list[Score]:
-        """As `score` for each input, in order; cheaper an input than one by one."""
+        """Return the scores of inputs in their order; takes less time for each input than `score`."""
         ...
 
     def explain(self, x: Input, label: Scalar, top: int = 10) -> list[tuple[str, float]]:

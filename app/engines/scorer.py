@@ -37,14 +37,14 @@ _SPACES = re.compile(r"\s\s+")  # the same pattern as scikit-learn's: a single l
 
 
 def _strip_unicode(text: str) -> str:
-    """As sklearn.feature_extraction.text.strip_accents_unicode."""
+    """Does the same as sklearn.feature_extraction.text.strip_accents_unicode."""
     if text.isascii():
         return text
     return "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
 
 
 def _strip_ascii(text: str) -> str:
-    """As sklearn.feature_extraction.text.strip_accents_ascii."""
+    """Does the same as sklearn.feature_extraction.text.strip_accents_ascii."""
     return unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode("ascii")
 
 
@@ -242,7 +242,7 @@ class CompiledEngine:
         return sorted(adds.items(), key=lambda item: -abs(item[1]))[:top]
 
     def _nodes(self, symbols: Sequence[int], longest: int) -> list[int]:
-        """Of each place in symbols, the nodes of the n-grams that start there, from the shortest."""
+        """Yield, for each place in symbols, the nodes of the n-grams that start there, from the shortest."""
         children, steps, shift = self._children, self._steps, self._symbols
         nodes = []
         for place, node in enumerate(symbols):

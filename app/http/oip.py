@@ -125,7 +125,7 @@ class Inference:
         return cast(type[BaseModel], create_model("InferRequest", __config__=config, **fields))
 
     def metadata(self, engine: str, version: str) -> dict[str, Any]:
-        """Of the model."""
+        """Return the metadata of the model."""
         document: dict[str, Any] = {
             "name": self.signature.model,
             "versions": [version],
@@ -185,7 +185,7 @@ def _datatypes_of(column: Column) -> tuple[str, ...]:
 
 
 def _line(labels: list[str]) -> str:
-    """As a line of CSV, so that a label with a comma, which is quoted there, can be told from two."""
+    """Return values as a line of CSV: a label that contains a comma is quoted, so it cannot be taken for two."""
     line = StringIO()
     csv.writer(line, lineterminator="").writerow(labels)
     return line.getvalue()

@@ -101,7 +101,7 @@ class Baseline(NamedTuple):
             raise ArtifactError(Path(MANIFEST), f"has no usable baseline ({error!r})") from None
 
     def shares(self) -> dict[str, Sequence[float]]:
-        """By distribution, in the order of metrics.Metrics.totals."""
+        """Return the shares by distribution, in the order of metrics.Metrics.totals."""
         bins = {"confidence": self.confidence, "unknown": self.unknown, "prediction": self.prediction}
         return {
             **({"label": self.labels} if self.labels else {}),
@@ -153,7 +153,7 @@ class Drift:
         ]
 
     def psi(self) -> dict[str, float]:
-        """By distribution; empty until the window holds ENOUGH predictions."""
+        """Return the index by distribution; empty until the window holds ENOUGH predictions."""
         if self.size < ENOUGH:
             return {}
         return {

@@ -324,7 +324,7 @@ def runbook_commands() -> list[str]:
 
 @pytest.mark.parametrize("command", runbook_commands())
 def test_commands_of_the_runbook_work_as_typed(command: str, machine: Machine, all_up_again: None) -> None:
-    """By the account that Ansible and `make ssh` log in with, in the order of the page."""
+    """They run as the account that Ansible and `make ssh` log in with, in the order of the page."""
     ssh = ["ssh", "-F", str(machine.ssh_config), machine.name, command]
     run = subprocess.run(ssh, capture_output=True, text=True, check=False, timeout=60)
     print(run.stdout[-2000:], run.stderr[-2000:])

@@ -93,7 +93,7 @@ def test_a_flood_of_wrong_passwords_slows_nobody(load: Start, path: str) -> None
 
 
 def test_slow_clients_are_disconnected(machine: Machine, load: Start) -> None:
-    """200 connections that send a header byte by byte hold up nobody, and are closed after ten seconds."""
+    """200 connections that send a header byte by byte delay no other client, and are closed after ten seconds."""
     context = ssl._create_unverified_context()
     dawdlers = []
     try:

@@ -108,7 +108,7 @@ def test_unit_is_one_that_systemd_understands(tmp_path: Path) -> None:
 
 
 def test_gateways_that_share_an_address_let_each_other_announce_it() -> None:
-    """By the protocol's number: a small machine has no list of names."""
+    """Protocols are written as numbers, because a small machine has no list of their names."""
     groups = {"all": ["edge", "one"], "api": ["one"], "gateway": ["edge", "one"], "monitoring": []}
     names = {**CLUSTER, "groups": groups, "inventory_hostname": "edge"}
     rules = render("firewall", RULES, _firewall_api_group="nogroup", **names, vmlops_virtual_address="10.0.0.9")

@@ -189,7 +189,7 @@ def test_acme_asks_for_public_names_only() -> None:
 
 
 def test_the_authority_is_asked_once_for_the_names_that_there_are(site: Site, tmp_path: Path) -> None:
-    """By a certbot that only writes down what it was asked."""
+    """A stub of certbot records its arguments."""
     lineage, programs = tmp_path / "lineage", tmp_path / "bin"
     lineage.mkdir()
     programs.mkdir()

@@ -83,7 +83,7 @@ class Bench:
 
 
 def sentences() -> list[str]:
-    """Every so manieth text of the data."""
+    """Return texts spread evenly over the data."""
     with (ROOT / "data" / "tweet_emotions.csv").open(newline="", encoding="utf-8") as file:
         texts = [row["content"] for row in csv.DictReader(file)]
     return texts[:: max(len(texts) // SENTENCES, 1)][:SENTENCES]

@@ -62,7 +62,7 @@ class Stack:
     predicts: bool = True
 
     def unit_files(self) -> dict[str, str]:
-        """By path on the machine."""
+        """Return the unit files by their path on the machine."""
         if not self.command or self.shares:
             return {}
         files = {}
