@@ -83,7 +83,7 @@ class Run:
     def score(
         self, client: Client, most_errors: int | None = None, report: Callable[[Position], None] = lambda _: None
     ) -> Position:
-        """Works until the output is whole. Raises TooManyErrors, and what Dask raises when it cannot go on."""
+        """Work until the output is whole. Raises TooManyErrors, and what Dask raises when it cannot go on."""
         with self._opened() as (out, errors):
             if not self.position.written:
                 out.write(self._task.encoder.header())

@@ -373,7 +373,7 @@ def make_parquet(stream: Path, target: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Waits until a file, or a directory's names, are on the disk."""
+    """Wait until a file, or a directory's names, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -48,7 +48,7 @@ def evaluate(data: Dataset, tuning: train.Tuning, progress: Progress) -> Evaluat
 
 
 def build(data: Dataset, output: Path, progress: Progress, name: str = "emotion") -> dict[str, Any]:
-    """Makes model.joblib, report/ and artifacts/ in `output`, all or none, and returns the manifest.
+    """Make model.joblib, report/ and artifacts/ in `output`, all or none, and return the manifest.
 
     Raises Disparity should the compiled scorer not do what the pipeline does.
     """

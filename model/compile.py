@@ -42,7 +42,7 @@ class Features(NamedTuple):
 
 
 def compile_pipeline(pipeline: Pipeline, directory: Path) -> dict[str, Any]:
-    """Writes the arrays into `directory` and returns the manifest's entry `scorer`.
+    """Write the arrays into `directory` and return the manifest's entry `scorer`.
 
     Raises NotCompilable, whatever it is that the arrays cannot express, before anything is written.
     """

@@ -84,7 +84,7 @@ def takes_text(estimator: Any) -> bool:
 
 
 def build(path: Path, data: Dataset | Table | None, output: Path, *, name: str = "", trust: bool = False) -> Engine:
-    """Makes artifacts/ in `output` from the model in `path`, or nothing, and returns the engine that serves it.
+    """Make artifacts/ in `output` from the model in `path`, or nothing, and return the engine that serves it.
 
     The data says what inputs and predictions look like in normal times, and where it has the labels, how good they are.
     Raises ArtifactError, Unservable.

@@ -35,7 +35,7 @@ def libraries() -> dict[str, str]:
 
 
 def write(directory: Path, engine: str, signature: Signature, data: About, **entries: Any) -> dict[str, Any]:
-    """Writes manifest.json for all files in `directory`, and returns it. No time is in it: same inputs, same bytes."""
+    """Write manifest.json for all files in `directory` and return it. No time is in it: same inputs, same bytes."""
     files = {path.name: sha256(path) for path in sorted(directory.iterdir()) if path.name != MANIFEST}
     manifest = {
         "format": FORMAT,

@@ -13,7 +13,7 @@ from model.linear import NotCompilable
 
 
 def convert(estimator: Any, signature: Signature, directory: Path, double: bool) -> None:
-    """Writes the graph, which computes in 64 bits if `double`. Raises NotCompilable for what skl2onnx cannot express."""
+    """Write the graph, which computes in 64 bits if `double`. Raises NotCompilable for what skl2onnx cannot express."""
     from skl2onnx import to_onnx
     from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, Int64TensorType, StringTensorType
 

@@ -25,7 +25,7 @@ def write(
     p: Floats,
     manifest: Mapping[str, Any],
 ) -> None:
-    """Writes README.md, model-card.md, confusion.png and reliability.png.
+    """Write README.md, model-card.md, confusion.png and reliability.png.
 
     held (n,) are the labels of the held-out texts of all splits, p (n, k) the model's probabilities for them.
     """

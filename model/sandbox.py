@@ -130,7 +130,7 @@ def imports(file: BinaryIO) -> list[str]:
 
 
 def convert(file: BinaryIO, scratch: Path) -> None:
-    """Opens a pickle or joblib file and writes the estimator to scratch/model.skops. Raises Unservable, and whatever the
+    """Open a pickle or joblib file and write the estimator to scratch/model.skops. Raises Unservable, and whatever the
     pickle raises."""
     import joblib
     import skops.io

@@ -50,7 +50,7 @@ def query(client: httpx.Client) -> Query:
 
 @pytest.fixture(scope="module")
 def told(host: Any, machine: Machine) -> Callable[[], set[str]]:
-    """Returns the names of the alerts that Alertmanager has, but for those that inhibit each other."""
+    """Return the names of the alerts that Alertmanager has, but for those that inhibit each other."""
 
     def names() -> set[str]:
         answer = host.check_output(f"curl -s http://127.0.0.1:{machine.ports['alertmanager']}/api/v2/alerts")
@@ -61,7 +61,7 @@ def told(host: Any, machine: Machine) -> Callable[[], set[str]]:
 
 @pytest.fixture(scope="module")
 def traffic(client: httpx.Client, machine: Machine, host: Any) -> Callable[[], None]:
-    """Returns a function that makes one of everything that a panel shows: both versions, batches, 401, 404, 422, and a
+    """Return a function that makes one of everything that a panel shows: both versions, batches, 401, 404, 422, and a
     copy for v2 to compare, as the gateway would send it."""
     copy = (
         "curl -sf -H 'Content-Type: application/json' -H 'X-Shadow-Of: one' -d '{\"sentence\": \"x\"}' http://127.0.0.1:8101/predict"

@@ -73,7 +73,7 @@ def complaints() -> list[str]:
 
 @pytest.fixture
 def open_page(edge: Edge, browser: Browser, complaints: list[str]) -> Iterator[Any]:
-    """Opens the page with options of a browser context. Fails afterwards if there were complaints."""
+    """Open the page with options of a browser context. Fail afterwards if there were complaints."""
     contexts: list[BrowserContext] = []
 
     def note(message: ConsoleMessage) -> None:

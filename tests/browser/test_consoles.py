@@ -189,7 +189,7 @@ def ready(address: str) -> bool:
 
 
 def drawn(page: Page, address: str, name: str) -> None:
-    """Opens a console and waits until its figures are there."""
+    """Open a console and wait until its figures are drawn."""
     page.goto(f"{address}/consoles/{name}.html")
     page.wait_for_selector("body[data-drawn]")
 
@@ -214,7 +214,7 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def open_console(browser: Browser, complaints: list[str]) -> Iterator[OpenConsole]:
-    """Opens a console. Fails afterwards if the console complained or a request went to any other host."""
+    """Open a console. Fail afterwards if the console complained or a request went to any other host."""
     contexts: list[BrowserContext] = []
     requested: set[str] = set()
     addresses: set[str] = set()

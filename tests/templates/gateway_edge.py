@@ -137,7 +137,7 @@ def listens(port: int) -> bool:
 
 
 def wait_for(condition: Callable[[], object], what: str, seconds: float = 10.0) -> None:
-    """Polls until `condition` is true. Fails, naming `what`, when it does not become so in time."""
+    """Poll until `condition` is true. Fail, naming `what`, when it does not become so in time."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"{what} did not happen in {seconds} s"

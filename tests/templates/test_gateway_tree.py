@@ -129,7 +129,7 @@ FILES = {
 
 @pytest.fixture
 def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs nginx_tree on a directory with a distribution's nginx.conf; its answer."""
+    """Run nginx_tree on a directory with a distribution's nginx.conf; return its answer."""
     (tmp_path / "nginx.conf").write_text("# as the package brings it\n")
 
     def run(files: dict[str, str], **options: Any) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class Site:
         self.play.write_text(yaml.safe_dump([play]))
 
     def run(self, fails: bool = False, **variables: Any) -> str:
-        """Runs the role; the names of the tasks that changed something, or its message where it `fails`."""
+        """Run the role; return the names of the tasks that changed something, or its message where it `fails`."""
         settings = {
             "ansible_python_interpreter": sys.executable,
             "vmlops_server_names": NAMES,

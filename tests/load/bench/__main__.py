@@ -137,7 +137,7 @@ def redeploy(bench: Bench) -> None:
 
 
 def install(bench: Bench) -> list[Stack]:
-    """Puts everything but our stack on the machine; returns what got there."""
+    """Install everything but our stack on the machine; return what was installed."""
     here = bench.machine
     python = here.python()
     tests = Path(__file__).parents[1]
@@ -186,7 +186,7 @@ def install(bench: Bench) -> list[Stack]:
 
 
 def begin(bench: Bench, stack: Stack) -> None:
-    """Starts a row (timed), has it answer every sentence, and reads its memory."""
+    """Start a row and take the time, have it answer every sentence, and read its memory."""
     row: dict[str, Any] = {"title": stack.title, "runs": []}
     here = bench.machine
     if stack.units and not stack.shares:

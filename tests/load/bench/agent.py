@@ -85,7 +85,7 @@ def start(request: dict[str, Any]) -> list[float]:
 
 
 def ready(request: dict[str, Any]) -> None:
-    """Waits until a replica has answered."""
+    """Wait until a replica has answered."""
     path, body = request.get("path", "/predict"), request.get("body", '{"sentence": "ready?"}')
     wait(request["unit"], request["port"], path, body, PATIENCE)
 

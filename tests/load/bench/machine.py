@@ -31,7 +31,7 @@ class MachineError(RuntimeError):
 
 
 def playbook(name: str, *arguments: str) -> dict[str, Any]:
-    """Runs a playbook: seconds, number of tasks, of changes, and the slowest tasks."""
+    """Run a playbook; return seconds, number of tasks, of changes, and the slowest tasks."""
     command = ["ansible-playbook", "-i", str(INVENTORY), name, *arguments]
     environ = {
         **os.environ,
