@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import mmap
+import os
+import socket
 import struct
 import time
+from contextlib import suppress
 from typing import Any, ClassVar
 
 # uvicorn imports these two when it starts, in the worker; before the fork they are shared with the master.
 import uvicorn.lifespan.on
 import uvicorn.loops.uvloop  # noqa: F401
-from gunicorn.systemd import sd_notify  # type: ignore[import-untyped]
 from gunicorn.workers.workertmp import WorkerTmp  # type: ignore[import-untyped]
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]
@@ -49,6 +51,16 @@ class Heartbeat(WorkerTmp):  # type: ignore[misc]
         return float(time.monotonic() - struct.unpack_from("d", self._looked)[0])
 
 
+def feed_watchdog() -> None:
+    """Tell systemd that this process is alive (sd_notify(3)), without waiting: gunicorn's own sd_notify would hold up the event
+    loop for as long as nobody reads the socket."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as notification, suppress(OSError):
+        notification.sendto(b"WATCHDOG=1", f"\0{address[1:]}" if address.startswith("@") else address)
+
+
 class Worker(UvicornWorker):  # type: ignore[misc]
     """Tells gunicorn's master and systemd's watchdog that its event loop goes round, systemd only while the master lives, too.
 
@@ -80,4 +92,4 @@ class Worker(UvicornWorker):  # type: ignore[misc]
         """Called by the event loop, about once a second."""
         self.notify()
         if self.tmp.master_silence() < MASTER_SECONDS:
-            sd_notify("WATCHDOG=1", self.log)
+            feed_watchdog()

@@ -232,7 +232,8 @@ PLANTED = "Planted-Secret-7391"
 
 def play(directory: Path, variables: dict[str, Any], *options: str) -> str:
     """All that a run of the role says when it says as much as it can, and the command lines of all processes meanwhile."""
-    book, settings = directory / "play.yml", directory / "settings.json"
+    book, settings, inventory = directory / "play.yml", directory / "settings.json", directory / "hosts"
+    inventory.write_text("[gateway]\nlocalhost\n")
     tasks = [{"ansible.builtin.import_role": {"name": "gateway", "tasks_from": "configure"}}]
     if "--start-at-task" not in options:
         tasks = [{"ansible.builtin.import_role": {"name": "gateway"}}]
@@ -247,7 +248,7 @@ def play(directory: Path, variables: dict[str, Any], *options: str) -> str:
         "ANSIBLE_NOCOLOR": "true",
     }
     program = str(Path(sys.executable).with_name("ansible-playbook"))
-    command = [*SUDO, program, "-i", "localhost,", str(book), "-e", f"@{settings}", "-vvv", "--diff", *options]
+    command = [*SUDO, program, "-i", str(inventory), str(book), "-e", f"@{settings}", "-vvv", "--diff", *options]
     seen = set()
     with (directory / "output").open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
@@ -293,6 +294,7 @@ def test_no_task_shows_a_password(tmp_path: Path, where: str) -> None:
     variables = {
         "gateway_users": [{"name": "a", "password": PLANTED}, {"name": "b", "hash": HASH}],
         "_gateway_accounts": str(target),
+        "_gateway_verifier_account": "root",
         "_gateway_http2_directive": False,
         "_gateway_ipv6": False,
     }

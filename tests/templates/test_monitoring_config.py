@@ -129,7 +129,7 @@ def test_only_the_daemon_reads_the_receivers() -> None:
     tasks = yaml.safe_load((ROOT / "roles/alertmanager/tasks/main.yml").read_text())
     [task] = [t for t in tasks if "alertmanager.yml.j2" in str(t)]
     options = task["ansible.builtin.template"]
-    assert (options["owner"], options["group"], options["mode"]) == ("root", "prometheus", "0640")
+    assert (options["owner"], options["group"], options["mode"]) == ("root", "prometheus-alertmanager", "0640")
     assert task["diff"] is False
 
 
