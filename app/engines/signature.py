@@ -2,7 +2,7 @@
 
 model.signing makes it when a model is trained or imported. Made from it are: the validation of requests and the OpenAPI
 document (app.http.schemas, app.http.columns), the tensors of the Open Inference Protocol (app.http.oip), the form on the
-page (from /openapi.json, not built yet), the distributions that drift is measured from (app.observed), what an explanation compares with
+page (later), the distributions that drift is measured from (app.observed), what an explanation compares with
 (app.engines.batched), and what a release is asked before it is served (app.check).
 """
 
