@@ -122,9 +122,9 @@ def test_the_request_id_goes_all_the_way(
 
 def test_secrets_are_for_those_who_need_them(host: Any) -> None:
     for path, mode, group in (
-        ("/etc/nginx/vmlops.users", 0o640, "www-data"),
-        ("/etc/nginx/vmlops.operators", 0o640, "www-data"),
-        ("/etc/nginx/vmlops.names", 0o640, "www-data"),
+        ("/etc/nginx/vmlops.users", 0o640, "vmlops-verifier"),
+        ("/etc/nginx/vmlops.operators", 0o640, "vmlops-verifier"),
+        ("/etc/nginx/vmlops.names", 0o640, "vmlops-verifier"),
         ("/etc/nginx/vmlops.key", 0o600, "root"),
         ("/etc/vmlops/tls/server.key", 0o600, "root"),
     ):

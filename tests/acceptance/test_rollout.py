@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -14,6 +15,16 @@ import pytest
 from tests.acceptance.conftest import SENTENCE, Machine
 
 PROBE = "0" * 11
+# Run in a release's directory: names its files as they are now, as if it had been made so.
+RESEAL = """
+import hashlib, json, pathlib
+about = json.loads(pathlib.Path("release.json").read_text())
+made = ("venv/bin/", "venv/include/", "venv/lib64", "venv/pyvenv.cfg", "release.json", "INSTALLED")
+files = [str(path) for path in pathlib.Path(".").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+kept = [name for name in sorted(files) if not name.startswith(made)]
+about["files"] = {name: hashlib.sha256(pathlib.Path(name).read_bytes()).hexdigest() for name in kept}
+pathlib.Path("release.json").write_text(json.dumps(about))
+"""
 
 
 @pytest.fixture
@@ -30,7 +41,7 @@ def releases(host: Any, machine: Machine) -> Iterator[Callable[[str, str], str]]
         copies.append(identity)
         tree = f"/opt/vmlops/releases/{identity}"
         host.check_output(f"rm -rf {tree} && cp -a /opt/vmlops/releases/{original} {tree} && rm -f {tree}/INSTALLED")
-        host.check_output(f"cd {tree} && {change}")
+        host.check_output(f"cd {tree} && {change} && python3 -c {shlex.quote(RESEAL)}")
         return identity
 
     yield copy
@@ -108,6 +119,15 @@ def test_damaged_release_is_refused_before_anything_restarts(
     assert "is not installed here" in host.run(f"vmlops-api activate v1 {identity}").stderr
     assert running(host, "v1") == before
     assert host.check_output("systemctl show --value -p MainPID 'vmlops-api-v1@*'") == pids
+
+
+def test_release_that_was_altered_is_refused(host: Any, releases: Callable[[str, str], str]) -> None:
+    identity = releases("4", "true")
+    host.check_output(f"echo >> /opt/vmlops/releases/{identity}/app/main.py")
+    result = host.run(f"vmlops-api install {identity}")
+    assert result.rc == 1, result
+    assert "is damaged or was altered: app/main.py" in result.stderr, result.stderr
+    assert "is not installed here" in host.run(f"vmlops-api activate v1 {identity}").stderr
 
 
 @pytest.mark.parametrize("instance", ["v1@8001", "v1@8003"], ids=["the first", "the last"])
