@@ -131,7 +131,7 @@ compare-models: .venv/control ## The comparison that the recipe was chosen by, t
 	python -m model.compare --data "$$DATA" --output build/model-comparison.md
 
 bench-model: .venv/import model/artifacts/manifest.json ## What a prediction takes, beside scikit-learn and onnxruntime
-	python -m model.bench --data "$$DATA" --output docs/model-benchmarks.md
+	python -m tests.load.bench.model --data "$$DATA" --output docs/model-benchmarks.md
 
 score: .venv/batch model/artifacts/manifest.json ## Score a file of any size: INPUT=path OUTPUT=path, TEXT=column, PROBABILITIES=1, MAX_ERRORS=n, MODEL=dir
 	@[ -n "$$INPUT" ] && [ -n "$$OUTPUT" ] || { echo "vmlops: INPUT and OUTPUT must be set: make score INPUT=path OUTPUT=path" >&2; exit 1; }
@@ -198,7 +198,7 @@ fuzz: .venv/test ## 100,000 odd bodies against the API, in one process
 	FUZZ=100000 pytest tests/unit/app/test_fuzz.py
 
 bench-api: .venv/test model/artifacts/manifest.json ## What a replica costs: metrics, memory, start
-	python -m tests.load.bench_api
+	python -m tests.load.bench.api
 
 # --- measurements ---
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from model import bench, compare, train
+from model import compare, train
 from model.dataset import Dataset
 from model.linear import LINKS
+from tests.load.bench import model as bench
 from tests.unit.model.conftest import SHIPPED, Built
 
 

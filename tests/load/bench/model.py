@@ -1,4 +1,4 @@
-"""python -m model.bench --data CSV: what a prediction takes, by scikit-learn, the compiled scorer and onnxruntime.
+"""python -m tests.load.bench.model --data CSV: what a prediction takes, by scikit-learn, the scorer and onnxruntime.
 
 All in one process and one thread, over texts that differ, in turns and in CPU time, so that a busy machine does not tell. ONNX
 knows no lookbehind, which the shipped model's tokens need, and no union of differently cut words; so a second pipeline,
@@ -98,7 +98,7 @@ def compare(title: str, pipeline: Pipeline, engine: Engine, texts: Sequence[str]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m model.bench", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m tests.load.bench.model", description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="texts: CSV, columns sentiment and content")
     parser.add_argument("--model", type=Path, default=manifest.OUTPUT, help="where make model put it (default: model)")
     parser.add_argument("--output", type=Path, help="write the table there as well, in Markdown")

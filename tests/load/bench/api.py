@@ -274,7 +274,7 @@ def report(model: Path, requests: dict[str, list[float]], replicas: dict[str, fl
     packages = ", ".join(f"{name} {version(name)}" for name in ("fastapi", "gunicorn", "pydantic", "uvicorn"))
     return f"""\
 # What a replica costs
-Written by `make bench-api` (tests/load/bench_api.py), not by hand.
+Written by `make bench-api` (tests/load/bench/api.py), not by hand.
 Machine: {os.cpu_count()} cores, {platform.machine()}. Python {platform.python_version()}, {packages}.
 Model: {manifest["engine"]} {manifest["model_version"]}, {len(manifest["labels"])} labels, {size:.1f} MB.
 
