@@ -10,6 +10,5 @@ A machine of its own is made as `make start-project` makes one, loaded from this
     growth.py   how cost grows
     report.py   docs/benchmarks.md and its pictures
 
-Beside it, in one process and without a machine: model.py (`make bench-model`), what a prediction takes, and api.py (`make bench-api`),
-what a replica costs.
+Without a machine: model.py (`make bench-model`), what a prediction takes; api.py (`make bench-api`), what a replica costs.
 """
