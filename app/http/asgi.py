@@ -7,6 +7,7 @@ first asks for anything else. It has these routes too, for the OpenAPI document,
 
 from __future__ import annotations
 
+import codecs
 import logging
 import os
 import re
@@ -16,7 +17,7 @@ from time import perf_counter
 from typing import Any
 
 from app.http.answers import Answer
-from app.http.problems import FAILED, GONE, NOT_DECLARED, Problem
+from app.http.problems import ENCODED, FAILED, GONE, NOT_DECLARED, Problem
 from app.observed.metrics import NOT_COUNTED, Metrics
 
 Scope = MutableMapping[str, Any]
@@ -124,7 +125,7 @@ class Application:
 
 
 async def read_json(scope: Scope, receive: Receive, limit: int, undeclared: bytes = b"") -> bytes:
-    """The body, which must be declared to be JSON and have at most `limit` bytes. `undeclared` is the type by default.
+    """Return the body: JSON, declared as such, uncompressed, of at most `limit` bytes. `undeclared` is the default type.
 
     Raises Problem 415 and 413, and 499 where the client left before its last byte.
     """
@@ -132,6 +133,8 @@ async def read_json(scope: Scope, receive: Receive, limit: int, undeclared: byte
     media_type = headers.get(b"content-type", undeclared)
     if media_type != b"application/json" and media_type.partition(b";")[0].strip().lower() != b"application/json":
         raise Problem(415, NOT_DECLARED)
+    if headers.get(b"content-encoding", b"identity").strip().lower() not in (b"identity", b""):
+        raise Problem(415, ENCODED, headers=((b"accept-encoding", b"identity"),))
     too_long = Problem(413, f"The body is longer than {limit} bytes.")
     length = headers.get(b"content-length", b"")
     if length.isdigit() and int(length) > limit:
@@ -146,7 +149,7 @@ async def read_json(scope: Scope, receive: Receive, limit: int, undeclared: byte
         if len(body) > limit:
             raise too_long
         more = message.get("more_body", False)
-    return body
+    return body.removeprefix(codecs.BOM_UTF8)  # which RFC 8259 lets a reader ignore
 
 
 def request_id_of(headers: Iterable[tuple[bytes, bytes]]) -> str:

@@ -44,6 +44,13 @@ def document(app: FastAPI, bodies: Sequence[type[BaseModel]]) -> dict[str, Any]:
     models: list[type[BaseModel]] = [*bodies, ProblemDocument]
     _, definitions = models_json_schema([(model, "validation") for model in models], ref_template=_COMPONENT)
     made["components"]["schemas"] |= definitions["$defs"]
+    # What the gateway in front answers: every route wants a password, and predictions are limited by client.
+    made["components"]["securitySchemes"] = {"password": {"type": "http", "scheme": "basic"}}
+    made["security"] = [{"password": []}]
+    refused, limited = ({str(status): answer for status, answer in problems(status).items()} for status in (401, 429))
+    for methods in made["paths"].values():
+        for method, operation in methods.items():
+            operation["responses"] |= refused | (limited if method == "post" else {})
     return made
 
 

@@ -15,17 +15,20 @@ MEDIA_TYPE = b"application/problem+json"
 # Written out, because http.HTTPStatus renamed 413 and 422 between the versions of Python that we run on.
 TITLES = {
     400: "Bad Request",
+    401: "Unauthorized",
     404: "Not Found",
     405: "Method Not Allowed",
     413: "Content Too Large",
     415: "Unsupported Media Type",
     422: "Unprocessable Content",
+    429: "Too Many Requests",
     499: "Client Closed Request",  # as nginx calls it; nobody reads it, the metrics count it
     500: "Internal Server Error",
     503: "Service Unavailable",
 }
 
 NOT_DECLARED = "Send the body as JSON, with the header Content-Type: application/json."
+ENCODED = "Send the body as it is, without Content-Encoding."
 GONE = "The client closed the connection."
 FAILED = "The request could not be answered. The log has the reason under this request_id."
 

@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from app.engines.engine import Score
 from app.factory import create_app
 from app.observed.shadow import PENDING, Shadow, ShadowAnswer
+from tests.ports import free_port
 from tests.unit.app.stub_api import LABELS, SETTINGS, Client, StubEngine, make_app
 
 FAILING = "fails in v2"
@@ -38,9 +39,7 @@ class Pair:
     """v1 and v2, and in between what the gateway does."""
 
     def __init__(self) -> None:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.v1 = Client(make_app("v1"))
         settings = SETTINGS._replace(version="v2", bind=f"127.0.0.1:{self.port}", instance="v2@8101")
         self.v2 = Client(create_app(settings, Candidate()))
