@@ -84,11 +84,11 @@ def report(what: prometheus.Running, found: Verdict, counts: Counts) -> list[str
 
 def _line(piece: Evidence) -> str:
     low, high = (f"{100 * x:.2f}" for x in piece.worse_by)
-    told = {"fine": "fine", "worse": "WORSE", "open": f"open: {piece.needed:,} more"}[piece.state]
+    state = {"fine": "fine", "worse": "WORSE", "open": f"open: {piece.needed:,} more"}[piece.state]
     one, other = (f"{share:.2%}" for share in (piece.reference, piece.candidate))
     interval = f"{low} to {high} %"
     return (
-        f"{piece.name:13} {piece.n:8,} {piece.unit:8} {one:>8} {other:>8}  {interval:20} {piece.allowed:8.2%}  {told}"
+        f"{piece.name:13} {piece.n:8,} {piece.unit:8} {one:>8} {other:>8}  {interval:20} {piece.allowed:8.2%}  {state}"
     )
 
 

@@ -1,7 +1,7 @@
 """What the verdict asks Prometheus, and the counts in its answers.
 
-Two questions: which releases run and since when, then everything that was counted since. Each is one query whose parts
-are told apart by the label `part`, so that it is one request wherever Prometheus is asked from.
+There are two queries: which releases run and since when, then everything that was counted since. Each is a union whose parts
+are distinguished by the label `part`, so that it takes one request wherever Prometheus is asked from.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from release.verdict import Clients, Counts, Labelled
 LONGEST_SECONDS = 29 * 86400  # Prometheus keeps 30 days (prometheus_retention_time)
 VERSIONS = ("v1", "v2")
 SIDES = ("reference", "candidate")
-# Of a duration: a bound of the replicas' histogram that is the promise of prometheus_slo_latency_seconds.
+# A bound of the replicas' histogram, the default of mtail_promised_seconds.
 SLOW_SECONDS = "0.25"
 
 Answer = Mapping[str, Any]  # of Prometheus' /api/v1/query

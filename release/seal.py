@@ -1,7 +1,7 @@
-"""The last step of a release's build: what is in it, as a bill of materials and as sha256 of every file, and who says so.
+"""The last step of a release's build: its bill of materials, the sha256 of every file, and the signature.
 
-release.json names every other file; its signature (release.json.sig) is OpenSSH's, `ssh-keygen -Y sign`, so the key is
-one that the operator has already. An Ed25519 signature of the same bytes is the same bytes.
+release.json names every other file; its signature (release.json.sig) is OpenSSH's, `ssh-keygen -Y sign`, so the operator's
+SSH key will do. Ed25519 signatures are deterministic: the same files and key give the same release.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
-NAMESPACE = "vmlops-release"  # a signature is good for releases of vmlops and for nothing else
+NAMESPACE = "vmlops-release"  # a signature made for another purpose is not valid for a release
 RELEASE, SIGNATURE, MATERIALS = "release.json", "release.json.sig", "sbom.cdx.json"
 
 
@@ -38,7 +38,7 @@ def seal(tree: Path, about: Mapping[str, str], key: Path | None = None) -> None:
 
 
 def strip(site_packages: Path) -> None:
-    """Take out what tells where the release was made: commands, which name their interpreter, and the installer's lock."""
+    """Remove what differs between the computers that build: commands, which name their interpreter, and the installer's lock."""
     (site_packages / ".lock").unlink(missing_ok=True)
     for command in (site_packages / "bin").glob("*"):
         command.unlink()
@@ -50,7 +50,7 @@ def strip(site_packages: Path) -> None:
 
 
 def materials(site_packages: Path, tree: Path, about: Mapping[str, str]) -> dict[str, Any]:
-    """A CycloneDX 1.6 document (https://cyclonedx.org/docs/1.6/json/) without a time, which would differ every time."""
+    """A CycloneDX 1.6 document (https://cyclonedx.org/docs/1.6/json/) without a time stamp, which would differ in every build."""
     found = {one.metadata["Name"]: one for one in distributions(path=[str(site_packages)])}
     model = json.loads((tree / "model/manifest.json").read_text())
     components = [library(found[name]) for name in sorted(found, key=str.lower)]

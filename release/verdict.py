@@ -1,4 +1,4 @@
-"""Promote, wait or go back: what the counts say about v2, the candidate, beside v1, the reference.
+"""The decision about v2, the candidate, compared with v1, the reference: promote, wait or go back.
 
 Each piece of evidence is an interval of how much worse the candidate is. The pieces share the level ALPHA, so that a
 candidate that is no worse is sent back with probability ALPHA at most, and one that is worse by more than is allowed is
@@ -18,14 +18,14 @@ PIECES = 7  # at most: four of copies, two of clients, one of labels
 # How much worse the candidate may be; of disagreement, how much of it there may be.
 ALLOWED: Mapping[str, float] = {"errors": 0.005, "latency": 0.01, "disagreement": 0.2, "accuracy": 0.02}
 NOTHING = "nothing was compared yet: set gateway_shadow_percent, so that v2 gets copies of v1's requests"
-_FARTHEST = 1 << 24  # times the observations that there are: beyond that a forecast is none
+_FARTHEST = 1 << 24  # times the present observations; a forecast beyond that would mean nothing
 
 State = Literal["fine", "worse", "open"]
 Decision = Literal["promote", "wait", "go back"]
 
 
 class Clients(NamedTuple):
-    """Each counts once, by the first answer that it got."""
+    """Clients of one version. Each counts once, by the first answer that it got."""
 
     n: int = 0
     failed: int = 0
@@ -54,7 +54,7 @@ class Counts:
 
 
 class Evidence(NamedTuple):
-    """One piece; ratios are of 1."""
+    """One comparison of the two versions; shares are between 0 and 1."""
 
     name: str
     n: int
@@ -64,7 +64,7 @@ class Evidence(NamedTuple):
     worse_by: Interval
     allowed: float
     state: State
-    needed: int  # units more until it is no longer open, should they be like those so far
+    needed: int  # how many more units until the state is not open, if they are like those so far
 
 
 class Verdict(NamedTuple):
@@ -74,8 +74,8 @@ class Verdict(NamedTuple):
 
 
 def judge(counts: Counts, allowed: Mapping[str, float] = ALLOWED) -> Verdict:
-    """The copies must show that all is fine. Clients and labels can only stop a promotion: they come to one version
-    each, so it takes many of them to show that two versions are alike."""
+    """Decide. Every comparison of copies must be fine for a promotion. Clients and labels can only stop one: each of them
+    comes from one version only, so it would take very many to show that two versions are alike."""
     copies = _of_copies(counts, allowed)
     evidence = [*copies, *_of_clients(counts, allowed), *_of_labels(counts, allowed)]
     if worse := [f"{piece.name} of {piece.unit}" for piece in evidence if piece.state == "worse"]:
@@ -84,7 +84,7 @@ def judge(counts: Counts, allowed: Mapping[str, float] = ALLOWED) -> Verdict:
         return Verdict("wait", NOTHING, evidence)
     if still := [piece for piece in copies if piece.state == "open"]:
         last = max(still, key=lambda piece: piece.needed)
-        return Verdict("wait", f"about {last.needed:,} more copies until the {last.name} can be told", evidence)
+        return Verdict("wait", f"about {last.needed:,} more copies until the {last.name} can be judged", evidence)
     return Verdict("promote", "v2 is no worse than is allowed", evidence)
 
 
@@ -111,7 +111,8 @@ def _of_copies(counts: Counts, allowed: Mapping[str, float]) -> list[Evidence]:
     few, most = allowed["errors"], allowed["disagreement"]
     ratio = [count / max(n, 1) for count in (slow, slower, different)]
     return [
-        # v1 answered all of these and fails others, so a failure or two is no harm yet; nor is another answer in itself.
+        # v1 answered all copied requests, so its share of errors here is 0 by construction: a few errors of v2 are not yet
+        # worse. In the same way a different answer is not worse in itself.
         _piece("errors", asked, "copies", (0.0, counts.failures / max(asked, 1)), errors, few, harmless=few),
         _piece("latency", n, "copies", (ratio[0], ratio[1]), latency, allowed["latency"]),
         _piece("disagreement", n, "copies", (0.0, ratio[2]), disagreement, most, harmless=most),

@@ -50,7 +50,7 @@ def test_waits_and_says_for_how_much() -> None:
     found = judge(alike(1000))
     assert found.decision == "wait"
     (needed,) = [piece.needed for piece in found.evidence if piece.name == "accuracy"]
-    assert f"about {needed:,} more copies until the accuracy can be told" in found.reason
+    assert f"about {needed:,} more copies until the accuracy can be judged" in found.reason
     assert judge(alike(1000 + needed // 2)).decision == "wait"
     assert judge(alike(1000 + needed + needed // 10)).decision == "promote"
 
