@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -29,10 +30,16 @@ def test_only_nginx_and_sshd_listen_on_the_network(host: Any) -> None:
     )
 
 
-def test_every_instance_of_the_list_runs_and_no_other(host: Any, machine: Machine) -> None:
-    units = host.check_output("systemctl list-units --plain --no-legend 'vmlops-api-*@*.service'").splitlines()
-    running = {line.split()[0] for line in units if line.split()[3] == "running"}
-    assert running == {f"vmlops-api-{name}.service" for name in machine.instances}, units
+def test_every_instance_of_the_list_runs_and_no_other(
+    host: Any, machine: Machine, eventually: Callable[..., Any]
+) -> None:
+    def running() -> set[str]:
+        units = host.check_output("systemctl list-units --plain --no-legend 'vmlops-api-*@*.service'").splitlines()
+        return {line.split()[0] for line in units if line.split()[3] == "running"}
+
+    wanted = {f"vmlops-api-{name}.service" for name in machine.instances}
+    # The watchdog may be replacing an instance that this busy computer kept waiting.
+    eventually(lambda: running() == wanted, f"exactly {sorted(wanted)} run")
 
 
 @pytest.mark.parametrize(
