@@ -245,7 +245,7 @@ def running(directory: Path, replicas: int = 3, http: int = 0, https: int = 0, *
     """The gateway in front of `replicas` stubs of v1 and one of v2, rendered with `options`."""
     stubs = [Replica(f"v1@{number}", free_port()) for number in range(replicas)] + [Replica("v2@0", free_port())]
     endpoints = [
-        {"name": stub.name, "version": stub.name[:2], "address": "127.0.0.1", "port": stub.port, "answers": True}
+        {"name": stub.name, "version": stub.name[:2], "address": "127.0.0.1", "port": stub.port, "asked": True}
         for stub in stubs
     ]
     ports = {name: free_port() for name in ("nginx_status", "prometheus", "alertmanager", "grafana")}

@@ -60,7 +60,7 @@ def test_one_host_opens_ssh_and_http_only() -> None:
     [
         ("edge", {"": {22, 80, 443}, "fd00::4": {9100, 9113, 3903}}),
         ("one", {"": {22}, "10.0.0.1": {8001, 8002, 8003, 8101}, "fd00::4": {8001, 8002, 8003, 8101, 9100}}),
-        ("watch", {"": {22}, "10.0.0.1": {9090, 3000}}),
+        ("watch", {"": {22}, "10.0.0.1": {9090, 9093, 3000}}),
     ],
 )
 def test_hosts_of_a_cluster_open_to_each_other_what_they_are_asked_for(

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from app.http.sentences import BATCH_BODY_BYTES, PREDICT_BODY_BYTES
 from tests.paths import ROOT
+from tests.ports import free_port
+from tests.templates.gateway_edge import running
+from tests.templates.gateway_stub import Replica
 from tests.templates.render import evaluate
 from tests.unit.app.stub_api import make_app
 
@@ -91,3 +96,33 @@ def test_the_log_names_routes_as_the_metrics_of_the_api_do() -> None:
     tree = evaluate("_gateway_tree", "gateway")
     names = re.findall(r'set \$published "?([^";]+)', tree["vmlops/server.conf"])
     assert set(names) == {route["path"] for route in ROUTES}
+
+
+def test_challenges_of_an_authority_are_found_at_whichever_gateway_has_them(tmp_path: Path) -> None:
+    """An authority looks at the gateway with the shared address, which need not be the one that asked it."""
+    without, asking = Replica("gateway2", free_port()), Replica("gateway3", free_port())
+    without.answer = lambda _: (404, b"")
+    asking.answer = lambda _: (200, b"key")
+    own = tmp_path / "acme/.well-known/acme-challenge/own"
+    own.parent.mkdir(parents=True)
+    own.write_text("own key")
+    peers = [f"127.0.0.1:{peer.port}" for peer in (without, asking)]
+    try:
+        with running(tmp_path, _gateway_peers=peers, vmlops_acme_webroot=str(tmp_path / "acme")) as edge:
+
+            def ask(token: str, **headers: str) -> tuple[int, str]:
+                url = f"http://127.0.0.1:{edge.http}/.well-known/acme-challenge/{token}"
+                answer = httpx.get(url, headers=headers)
+                return answer.status_code, answer.text
+
+            assert ask("own") == (200, "own key")
+            assert (without.seen, asking.seen) == ([], [])
+            assert [ask("token") for _ in range(2)] == [(200, "key")] * 2
+            assert {seen.path for seen in asking.seen} == {"/.well-known/acme-challenge/token"}
+            before = len(asking.seen)
+            assert all(seen.headers["x-asked-by-peer"] == "1" for seen in asking.seen)
+            assert ask("token", **{"X-Asked-By-Peer": "1"})[0] == 404
+            assert len(asking.seen) == before
+    finally:
+        without.stop()
+        asking.stop()

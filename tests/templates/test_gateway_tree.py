@@ -20,7 +20,7 @@ from tests.templates.render import DISTRIBUTIONS, evaluate, variables
 
 ROLE = ROOT / "roles/gateway"
 TWO_HOSTS = [
-    {"name": f"v1@{port}", "version": "v1", "address": address, "port": port, "answers": True}
+    {"name": f"v1@{port}", "version": "v1", "address": address, "port": port, "asked": True}
     for address in ("10.0.0.1", "10.0.0.2")
     for port in (8001, 8002)
 ]

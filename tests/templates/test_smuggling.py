@@ -52,7 +52,7 @@ def edge(replica: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             "version": version,
             "address": "127.0.0.1",
             "port": replica.port,
-            "answers": True,
+            "asked": True,
         }
         for version in ("v1", "v2")
     ]

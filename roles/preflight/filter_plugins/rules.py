@@ -24,6 +24,7 @@ class Case:
         settings: as effective_settings returns them: of the declared types, with the defaults of what is not set.
         groups: the names of hosts by group.
         addresses: vmlops_address by host.
+        drained: the hosts that the gateways are to leave out.
         facts: what Ansible found out about the host.
     """
 
@@ -31,6 +32,7 @@ class Case:
     settings: Mapping[str, Any]
     groups: Mapping[str, list[str]]
     addresses: Mapping[str, str]
+    drained: frozenset[str]
     facts: Mapping[str, Any]
 
 
@@ -128,6 +130,12 @@ def shared_address_is_free(case: Case) -> Iterator[str]:
             yield f"vmlops_virtual_address is {shared}, which is {host}'s own: give the gateways an address that no host has"
 
 
+def somebody_is_asked(case: Case) -> Iterator[str]:
+    hosts = set(case.groups.get("api", []))
+    if hosts and hosts == case.drained:
+        yield f"vmlops_drained is true for every host of the group api ({', '.join(sorted(hosts))}): leave one to answer"
+
+
 def is_name(text: str) -> bool:
     """Whether a text is a host name, in any script; ``*.`` may stand in front."""
     labels = text.removeprefix("*.").removesuffix(".").split(".")
@@ -204,6 +212,7 @@ RULES = (
     receivers_exist,
     addresses_can_be_reached,
     shared_address_is_free,
+    somebody_is_asked,
     server_names_are_names,
     networks_are_networks,
     certificate_can_be_had,
@@ -228,7 +237,8 @@ def rule_problems(
         hostvars: Ansible's ``hostvars``; of other hosts their addresses are read, of this one its facts.
     """
     addresses = {other: str(hostvars[other]["vmlops_address"]) for other in stack_hosts(groups)}
-    case = Case(host, settings, groups, addresses, hostvars[host].get("ansible_facts", {}))
+    drained = frozenset(other for other in groups.get("api", []) if hostvars[other].get("vmlops_drained", False))
+    case = Case(host, settings, groups, addresses, drained, hostvars[host].get("ansible_facts", {}))
     return [problem for rule in RULES for problem in rule(case)]
 
 

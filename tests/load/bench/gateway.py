@@ -24,7 +24,7 @@ def tree(
         places: variables of the role for other places than the machine's.
     """
     endpoints = [
-        {"name": f"{port}@{server}", "version": str(port), "address": "127.0.0.1", "port": server, "answers": True}
+        {"name": f"{port}@{server}", "version": str(port), "address": "127.0.0.1", "port": server, "asked": True}
         for port, servers in upstreams.items()
         for server in servers
     ]

@@ -46,7 +46,8 @@ def problems(
         effective = settings_filter.effective_settings(settings, roles)
         addresses = {"one": effective["vmlops_address"], **(others or {})}
         hostvars = {
-            host: {"vmlops_address": address, "ansible_facts": facts or {}} for host, address in addresses.items()
+            host: {**settings, "vmlops_address": address, "ansible_facts": facts or {}}
+            for host, address in addresses.items()
         }
         found = rules.rule_problems(effective, "one", groups, hostvars) + passwords.password_problems(effective, KNOWN)
     for line in found:
@@ -247,6 +248,12 @@ def test_gateways_share_an_address_that_no_host_has(shared: str, expected: str |
     changes = {"vmlops_address": "10.0.0.1", "vmlops_virtual_address": shared}
     found = problems(changes, CLUSTER, others={"two": "10.0.0.2"})
     assert found == [] if expected is None else expected in found[0]
+
+
+def test_one_api_host_stays_in_the_upstreams() -> None:
+    assert problems({"vmlops_drained": False}) == []
+    (line,) = problems({"vmlops_drained": True})
+    assert line == "vmlops_drained is true for every host of the group api (one): leave one to answer"
 
 
 def test_a_group_without_hosts_is_named() -> None:

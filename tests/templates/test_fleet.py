@@ -1,0 +1,85 @@
+"""What the gateways, Prometheus and the firewalls know of the API hosts, as inventories name more or fewer of them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.paths import ROOT
+from tests.templates.render import render
+
+ADDRESSES = {"gate": "10.0.0.1", "api1": "10.0.0.2", "api2": "10.0.0.3", "watch": "10.0.0.9"}
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Any:
+    """environment(api1={…}) is the path of an inventory with these API hosts and their variables."""
+
+    def write(**apis: dict[str, Any]) -> Path:
+        (tmp_path / "group_vars/all").mkdir(parents=True, exist_ok=True)
+        for link, to in (("10-stack.yml", "stack.yml"), ("15-trial.yml", "trial.yml")):
+            (tmp_path / "group_vars/all" / link).unlink(missing_ok=True)
+            (tmp_path / "group_vars/all" / link).symlink_to(ROOT / "inventory" / to)
+        groups: dict[str, dict[str, dict[str, Any]]] = {
+            "gateway": {"gate": {}},
+            "api": apis,
+            "monitoring": {"watch": {}},
+        }
+        hosts = {
+            group: {"hosts": {host: {"vmlops_address": ADDRESSES[host], **own} for host, own in members.items()}}
+            for group, members in groups.items()
+        }
+        (tmp_path / "hosts.yml").write_text(yaml.safe_dump(hosts))
+        return tmp_path
+
+    return write
+
+
+def asked(environment: Path) -> dict[str, str]:
+    """Each server of v1's upstream, and what stands behind its address."""
+    text = render("gateway", "etc/nginx/vmlops/upstreams.conf", environment=environment)
+    group = text.partition("upstream api_v1 {")[2].partition("}")[0]
+    return dict(re.findall(r"server (\S+) max_fails=1 fail_timeout=2s ?(\w*);", group))
+
+
+def test_a_drained_host_stays_in_the_upstreams_and_gets_no_request(environment: Any) -> None:
+    servers = asked(environment(api1={}, api2={"vmlops_drained": True}))
+    assert {address: state for address, state in servers.items() if address.startswith("10.0.0.2")} == {
+        f"10.0.0.2:{port}": "" for port in (8001, 8002, 8003)
+    }
+    assert {state for address, state in servers.items() if address.startswith("10.0.0.3")} == {"down"}
+
+
+def test_a_host_that_does_not_answer_the_run_gets_no_request(environment: Any) -> None:
+    servers = asked(environment(api1={"_vmlops_ping": {"unreachable": True}}, api2={"_vmlops_ping": {"ping": "pong"}}))
+    assert servers["10.0.0.2:8001"] == "down"
+    assert servers["10.0.0.3:8001"] == ""
+
+
+@pytest.mark.parametrize(
+    ("role", "template", "options"),
+    [
+        ("gateway", "etc/nginx/vmlops/upstreams.conf", {}),
+        ("prometheus", "etc/prometheus/prometheus.yml.j2", {}),
+        ("confined_service", "etc/vmlops/firewall.d/service.nft.j2", {
+            "_confined_service_unit": "nginx", "_confined_service_account": "www-data",
+            "_confined_service_connects": "{{ vmlops_endpoints }}", "__confined_service_account": {"uid": 33},
+        }),
+        ("api", "etc/systemd/system/vmlops-api@.service.j2", {"version": "v1"}),
+    ],
+    ids=["upstreams", "targets", "firewall", "units"],
+)  # fmt: skip
+def test_a_host_comes_and_goes_by_one_line_of_the_inventory(
+    environment: Any, role: str, template: str, options: dict[str, Any]
+) -> None:
+    two, one = (
+        render(role, template, environment=environment(**{host: {} for host in hosts}), **options)
+        for hosts in (("api1", "api2"), ("api1",))
+    )
+    assert "10.0.0.3" in two
+    assert "10.0.0.3" not in one
+    assert "10.0.0.2" in one
