@@ -11,23 +11,31 @@ from __future__ import annotations
 import csv
 from functools import reduce
 from io import StringIO
-from math import prod
 from operator import or_
 from typing import Annotated, Any, Literal, cast
 
 from fastapi import Depends, FastAPI, Path, Request, Response
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 from app.engines.engine import Score
 from app.engines.signature import SENTENCE, Column, Input, Scalar, Signature, text_of
 from app.http import openapi
 from app.http.answers import JSON, Answer, to_json
 from app.http.asgi import read_json
+from app.http.oip_schemas import (
+    InferProblem,
+    Live,
+    ModelMetadata,
+    ModelReady,
+    Parameters,
+    Ready,
+    ServerMetadata,
+    Tensor,
+)
 from app.http.openapi import respond
 from app.http.predictor import Predictor
 from app.http.problems import FieldError, Problem
-from app.http.schemas import type_of
+from app.http.schemas import Document, type_of
 from app.http.sentences import BATCH_BODY_BYTES, BATCH_SENTENCES
 from app.http.validation import parse
 
@@ -45,8 +53,6 @@ _DATATYPES: dict[type, tuple[str, ...]] = {
     int: _INTEGERS,
     float: ("FP64", "FP32", "FP16", *_INTEGERS),
 }
-# Names that MLServer's clients give to what the data are in any case. Others say that they are to be decoded.
-_CONTENT_TYPES = ("str", "np", "pd")
 
 
 def flatten(data: Any) -> Any:
@@ -54,26 +60,6 @@ def flatten(data: Any) -> Any:
     while isinstance(data, list) and data and all(isinstance(row, list) for row in data):
         data = [item for row in data for item in row]
     return data
-
-
-class Parameters(BaseModel):
-    """Any parameter is accepted; all but the content type are ignored."""
-
-    content_type: Literal[_CONTENT_TYPES] | None = None  # type: ignore[valid-type]
-
-
-class Tensor(BaseModel):
-    name: str
-    shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1, max_length=2)]
-    datatype: str
-    data: list[Any]
-    parameters: Parameters | None = None
-
-    @model_validator(mode="after")
-    def fits(self) -> Tensor:
-        if prod(self.shape) != len(self.data):
-            raise PydanticCustomError("shape", "has a shape that its data does not fill")
-        return self
 
 
 class Inference:
@@ -84,6 +70,7 @@ class Inference:
         self.columns = signature.columns or (_TEXT,)
         self.outputs = self._outputs()
         self.Request = self._request()
+        self.Response = self._response()
 
     def _outputs(self) -> list[dict[str, Any]]:
         """Return the outputs that the metadata list."""
@@ -123,6 +110,25 @@ class Inference:
         }
         config = ConfigDict(json_schema_extra={"examples": [{"inputs": example}]})
         return cast(type[BaseModel], create_model("InferRequest", __config__=config, **fields))
+
+    def _response(self) -> type[BaseModel]:
+        tensors: list[Any] = []
+        for output in self.outputs:
+            labels = {type(label) for label in self.signature.labels} if output["name"] == "label" else {float}
+            kind: Any = str if output["datatype"] == "BYTES" else labels.pop()
+            fields: dict[str, Any] = {
+                "name": Literal[output["name"]],
+                "datatype": Literal[output["datatype"]],
+                "shape": list[int],
+                "data": list[kind],
+            }
+            tensors.append(create_model(f"Infer{output['name'].title()}", __base__=Document, **fields))
+        one: Any = reduce(or_, tensors)
+        if len(tensors) > 1:
+            one = Annotated[one, Field(discriminator="name")]
+        several: Any = list[one]
+        fields = {"model_name": str, "model_version": str, "id": (str | None, None), "outputs": several}
+        return cast(type[BaseModel], create_model("InferResponse", __base__=Document, **fields))
 
     def metadata(self, engine: str, version: str) -> dict[str, Any]:
         """Return the metadata of the model."""
@@ -198,15 +204,17 @@ def _problem(reason: str) -> Problem:
 def add_routes(app: FastAPI, predictor: Predictor, inference: Inference) -> None:
     """The protocol's paths, with and without the version of the model."""
 
-    @app.get("/v2", tags=[TAG], summary="Server metadata")
+    @app.get("/v2", tags=[TAG], name="server_metadata", summary="Server metadata", response_model=ServerMetadata)
     async def server() -> dict[str, Any]:
         return {"name": "vmlops", "version": app.version, "extensions": []}
 
-    @app.get("/v2/health/live", tags=[TAG], summary="As /health")
+    @app.get("/v2/health/live", tags=[TAG], name="server_live", summary="As /health", response_model=Live)
     async def live() -> dict[str, bool]:
         return {"live": True}
 
-    @app.get("/v2/health/ready", tags=[TAG], summary="As /ready", responses=openapi.problems(503))
+    unready: dict[str, Any] = {"summary": "As /ready", "response_model": Ready, "responses": _problems(503)}
+
+    @app.get("/v2/health/ready", tags=[TAG], name="server_ready", **unready)
     async def ready() -> dict[str, bool]:
         predictor.check_ready()
         return {"ready": True}
@@ -239,11 +247,24 @@ def add_routes(app: FastAPI, predictor: Predictor, inference: Inference) -> None
         scores = await predictor.score(inference.inputs(wanted))
         return respond(inference.answer(wanted, scores, engine.model_version))
 
-    for path, checks in (
-        ("/v2/models/{name}", [Depends(known)]),
-        ("/v2/models/{name}/versions/{version}", [Depends(known), Depends(known_version)]),
+    for name, path, checks in (
+        ("model", "/v2/models/{name}", [Depends(known)]),
+        ("model_version", "/v2/models/{name}/versions/{version}", [Depends(known), Depends(known_version)]),
     ):
         shared: dict[str, Any] = {"tags": [TAG], "dependencies": checks}
-        app.get(path, summary="Metadata", responses=openapi.problems(404), **shared)(metadata)
-        app.get(f"{path}/ready", summary="As /ready", responses=openapi.problems(404, 503), **shared)(model_ready)
-        app.post(f"{path}/infer", summary="Predict", **openapi.takes(inference.Request, 404), **shared)(model_infer)
+        described: dict[str, Any] = {
+            "summary": "Metadata",
+            "response_model": ModelMetadata,
+            "response_model_exclude_unset": True,
+            "responses": _problems(404),
+        }
+        is_ready: dict[str, Any] = {**unready, "response_model": ModelReady, "responses": _problems(404, 503)}
+        taken = openapi.takes(inference.Request, 404, problem=InferProblem)
+        infers: dict[str, Any] = {"summary": "Predict", "response_model": inference.Response, **taken}
+        app.get(path, name=f"{name}_metadata", **described, **shared)(metadata)
+        app.get(f"{path}/ready", name=f"{name}_ready", **is_ready, **shared)(model_ready)
+        app.post(f"{path}/infer", name=f"{name}_infer", **infers, **shared)(model_infer)
+
+
+def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return openapi.problems(*statuses, problem=InferProblem)

@@ -14,6 +14,7 @@ from app.http.answers import Answer
 from app.http.problems import MEDIA_TYPE, TITLES
 from app.http.schemas import ProblemDocument
 
+OPEN = "/health"  # at the gateway, which answers it itself
 _COMPONENT = "#/components/schemas/{model}"
 
 
@@ -23,35 +24,54 @@ def respond(answer: Answer) -> Response:
     return response
 
 
-def takes(body: type[BaseModel], *statuses: int) -> dict[str, Any]:
+def takes(body: type[BaseModel], *statuses: int, problem: type[ProblemDocument] = ProblemDocument) -> dict[str, Any]:
     """Arguments of a POST route: its body, and the problems that any body can make, besides `statuses`."""
     content = {"application/json": {"schema": _reference(body)}}
     return {
         "openapi_extra": {"requestBody": {"required": True, "content": content}},
-        "responses": problems(400, *statuses, 413, 415, 422),
+        "responses": problems(400, *statuses, 413, 415, 422, problem=problem),
     }
 
 
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def problems(*statuses: int, problem: type[ProblemDocument] = ProblemDocument) -> dict[int | str, dict[str, Any]]:
     """The argument `responses` of a route."""
-    content = {MEDIA_TYPE.decode(): {"schema": _reference(ProblemDocument)}}
+    content = {MEDIA_TYPE.decode(): {"schema": _reference(problem)}}
     return {status: {"description": TITLES[status], "content": content} for status in statuses}
 
 
-def document(app: FastAPI, bodies: Sequence[type[BaseModel]]) -> dict[str, Any]:
-    """Return FastAPI's document, with the models added that only `takes` and `problems` refer to."""
+def document(app: FastAPI, models: Sequence[type[BaseModel]]) -> dict[str, Any]:
+    """Return FastAPI's document with the models added that only `takes` and `problems` refer to, and the gateway."""
     made = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-    models: list[type[BaseModel]] = [*bodies, ProblemDocument]
-    _, definitions = models_json_schema([(model, "validation") for model in models], ref_template=_COMPONENT)
+    shapes: list[Any] = [(model, "validation") for model in (*models, ProblemDocument)]
+    _, definitions = models_json_schema(shapes, ref_template=_COMPONENT)
     made["components"]["schemas"] |= definitions["$defs"]
-    # What the gateway in front answers: every route wants a password, and predictions are limited by client.
+    _remove_frameworks_errors(made)
+    _add_gateway(made)
+    return made
+
+
+def _remove_frameworks_errors(made: dict[str, Any]) -> None:
+    """FastAPI gives an answer 422 of its own to every route with a parameter; ours take any text."""
+    schemas = made["components"]["schemas"]
+    schemas.pop("HTTPValidationError", None)
+    schemas.pop("ValidationError", None)
+    for methods in made["paths"].values():
+        if "get" in methods:
+            methods["get"]["responses"].pop("422", None)
+
+
+def _add_gateway(made: dict[str, Any]) -> None:
+    """Add what the gateway in front asks and answers: a password for every route but one, and limits."""
     made["components"]["securitySchemes"] = {"password": {"type": "http", "scheme": "basic"}}
     made["security"] = [{"password": []}]
     refused, limited = ({str(status): answer for status, answer in problems(status).items()} for status in (401, 429))
-    for methods in made["paths"].values():
-        for method, operation in methods.items():
-            operation["responses"] |= refused | (limited if method == "post" else {})
-    return made
+    for path, methods in made["paths"].items():
+        for operation in methods.values():
+            operation["responses"] |= limited
+            if path == OPEN:
+                operation["security"] = []
+            else:
+                operation["responses"] |= refused
 
 
 def _reference(model: type[BaseModel]) -> dict[str, str]:

@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 
 from app.http import docs_page, oip, openapi, schemas
 from app.http.asgi import Routes, failure
+from app.http.oip_schemas import InferProblem
 from app.http.openapi import respond
 from app.http.predictor import Predictor
 from app.http.problems import Problem
@@ -28,6 +29,7 @@ def framework(about: Mapping[str, str], predictor: Predictor, fast: Routes) -> F
         description=DESCRIPTION.format(model=predictor.engine.signature.model),
         docs_url=None,  # docs_page loads nothing from elsewhere
         redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,  # the names of a generated client's functions
         redirect_slashes=False,  # behind the gateway a redirect would name the wrong scheme and port
         telemetry={"auto_configure": False, "tracing": False, "metrics": False, "logs": False},
     )
@@ -39,7 +41,8 @@ def framework(about: Mapping[str, str], predictor: Predictor, fast: Routes) -> F
     inference = oip.Inference(predictor.engine.signature)
 
     def document() -> dict[str, Any]:
-        app.openapi_schema = app.openapi_schema or openapi.document(app, (forms.one, forms.many, inference.Request))
+        models = (forms.one, forms.many, inference.Request, InferProblem)
+        app.openapi_schema = app.openapi_schema or openapi.document(app, models)
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]

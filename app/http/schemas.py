@@ -24,10 +24,14 @@ def check_sentence(text: str) -> str:
     return text
 
 
+# The bound is in words: JSON Schema's maxLength counts characters, not bytes.
 Text = Annotated[
     str,
     AfterValidator(check_sentence),
-    Field(json_schema_extra={"minLength": 1, "maxLength": SENTENCE_BYTES, "pattern": r"\S"}),
+    Field(
+        description=f"At most {SENTENCE_BYTES} bytes in UTF-8, and not only white space.",
+        json_schema_extra={"minLength": 1, "pattern": r"\S"},
+    ),
 ]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -39,7 +43,7 @@ class Sentence(BaseModel):
         json_schema_extra={"examples": [{"sentence": "Oh yeah, that was soooo cool!"}]},
     )
 
-    sentence: Text = Field(description=f"At most {SENTENCE_BYTES} bytes in UTF-8, and not only white space.")
+    sentence: Text
 
 
 class Sentences(BaseModel):
