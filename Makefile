@@ -3,7 +3,7 @@
 SHELL := /bin/sh
 
 # What a person sets reaches the programs through the environment, as it stands: neither make nor a shell reads it.
-variables := BOX CMD CPUS DATA ENVIRONMENT GRAFANA_PORT HTTPS_PORT HTTP_PORT INPUT KEEP LABEL MAX_ERRORS MEMORY MODEL NAME OUTPUT PROBABILITIES PROMETHEUS_PORT PROVIDER QUICK SUITE TARGET TEXT TRUST UPGRADE
+variables := BAKE BOX CMD CPUS DATA ENVIRONMENT FORCE GRAFANA_PORT HTTPS_PORT HTTP_PORT ID INPUT KEEP KEY LABEL MAX_ERRORS MEMORY MODEL NAME OUTPUT PROBABILITIES PROMETHEUS_PORT PROVIDER QUICK RELEASE SUITE TARGET TEXT TRUST UPGRADE VERSION
 $(foreach name,$(variables),$(if $(filter undefined,$(origin $(name))),,$(eval override export $(name) := $$(value $(name)))))
 ifeq ($(origin DATA),undefined)
 export DATA := data/tweet_emotions.csv
@@ -92,7 +92,7 @@ test-api-debug: ## The same from the debug version
 
 # --- releases ---
 
-.PHONY: release releases deploy rollback verdict promote
+.PHONY: release releases deploy rollback verdict promote labels forget
 release: .venv/control $(if $(MODEL),model-import,model/artifacts/manifest.json) ## Make the release as one file: KEY=your SSH key signs it, MODEL=a joblib file of yours
 	$(host) playbook playbooks/release.yml
 
@@ -110,6 +110,12 @@ verdict: ## Is v2 fit to become v1? Promote, wait or go back, with the evidence
 
 promote: ## Make v2's release v1's, if the verdict says so; FORCE=1 overrides it
 	$(host) playbook playbooks/promote.yml
+
+labels: ## The labels that clients sent (vmlops_feedback), with the texts that were kept, to OUTPUT (build/labels.csv), for make model DATA=
+	$(host) labels
+
+forget: ## Erase what is kept of a request on every host: ID=its X-Request-ID
+	$(host) forget
 
 .PHONY: credentials
 credentials: ## Make and show random passwords for what ENVIRONMENT (production) refers to as vault_…password; kept outside git

@@ -25,7 +25,12 @@ def create_app(settings: Settings, engine: Engine) -> Application:
         "engine": engine.name,
         "instance": settings.instance,
     }
-    metrics = Metrics(settings, engine)
+    feedback = None
+    if settings.feedback and engine.signature.kind == "classes":
+        from app.observed.feedback import Feedback  # imports SQLite, which is off by default
+
+        feedback = Feedback(settings.feedback, settings.version, engine.model_version, engine.signature)
+    metrics = Metrics(settings, engine, feedback)
     predictor = Predictor(settings, engine, metrics)
     fast = fast_routes(predictor, metrics)
 
@@ -38,11 +43,15 @@ def create_app(settings: Settings, engine: Engine) -> Application:
         predictor.warm_up()
         if metrics.shadow:
             metrics.shadow.listen(settings.bind)
+        if feedback:
+            feedback.start()
         _log.info("started", extra={"fields": about})
 
     def stop() -> None:
         if metrics.shadow:
             metrics.shadow.close()
+        if feedback:
+            feedback.close()
         _log.info("stopped", extra={"fields": about})
 
     return Application(fast, make_framework, metrics, start, stop)

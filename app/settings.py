@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple, cast, get_args
 
@@ -19,6 +19,16 @@ class SettingsError(Exception):
     """A replica cannot start with this environment. The message is one line."""
 
 
+class FeedbackSettings(NamedTuple):
+    """Where predictions wait for their labels, and how many."""
+
+    path: Path  # of the database
+    days: int
+    megabytes: int
+    capture_percent: float  # of the predictions, which are kept with their input
+    capture_days: int  # that an input is kept
+
+
 class Settings(NamedTuple):
     """The settings of one replica."""
 
@@ -28,7 +38,8 @@ class Settings(NamedTuple):
     model_dir: Path
     release: str
     log_level: LogLevel
-    runtime_dir: Path  # the only place that the process may write to
+    runtime_dir: Path  # the only place that the process may write to, besides the database of `feedback`
+    feedback: FeedbackSettings | None = None
 
 
 def read_settings(environ: Mapping[str, str]) -> Settings:
@@ -47,6 +58,13 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
             raise SettingsError(f"{PREFIX}{name} is {value!r}, not one of {', '.join(choices)}")
         return value
 
+    def take_number(name: str) -> float:
+        value = take(name)
+        try:
+            return float(value)
+        except ValueError:
+            raise SettingsError(f"{PREFIX}{name} is {value!r}, not a number") from None
+
     bind = take("BIND")
     _, colon, port = bind.rpartition(":")
     if not (colon and port.isascii() and port.isdigit() and int(port) < 65536):
@@ -59,10 +77,21 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         release=take("RELEASE", _release()),
         log_level=cast(LogLevel, choose("LOG_LEVEL", get_args(LogLevel), "info")),
         runtime_dir=Path(environ.get("RUNTIME_DIRECTORY", "").split(":")[0] or SHARED_MEMORY),
+        feedback=_feedback(take_number, Path(take("FEEDBACK_FILE"))) if f"{PREFIX}FEEDBACK_FILE" in rest else None,
     )
     if rest:
         raise SettingsError(f"unknown variable {min(rest)}")
     return settings
+
+
+def _feedback(take_number: Callable[[str], float], path: Path) -> FeedbackSettings:
+    return FeedbackSettings(
+        path,
+        int(take_number("FEEDBACK_DAYS")),
+        int(take_number("FEEDBACK_MEGABYTES")),
+        take_number("CAPTURE_PERCENT"),
+        int(take_number("CAPTURE_DAYS")),
+    )
 
 
 def _release() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -60,9 +61,28 @@ def rollout_settings(environ: Mapping[str, str]) -> dict[str, object]:
 
 def releases() -> None:
     """What every host has and runs."""
+    on_api_hosts("vmlops-api list")
+
+
+def labels() -> None:
+    output = Path(os.environ.get("OUTPUT") or ROOT / "build/labels.csv").resolve()
+    machine.playbook(
+        "playbooks/labels.yml", os.environ.get("ENVIRONMENT", ""), "-e", json.dumps({"labels_file": str(output)})
+    )
+
+
+def forget() -> None:
+    """Erase what is kept of a request, on every host."""
+    request = os.environ.get("ID", "")
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", request):
+        raise Problem(f"ID={request}: it is the X-Request-ID of an answer, such as make forget ID=2b41c0de")
+    on_api_hosts(f"vmlops-api forget {request}")
+
+
+def on_api_hosts(command: str) -> None:
     inventory = os.environ.get("ENVIRONMENT", "") or machine.environment()
-    command = ["ansible", "api", "-i", f"inventory/{inventory}", "--become", "-m", "ansible.builtin.command"]
-    replace([*command, "-a", "vmlops-api list"])
+    words = ["ansible", "api", "-i", f"inventory/{inventory}", "--become", "-m", "ansible.builtin.command"]
+    replace([*words, "-a", command])
 
 
 VERBS: dict[str, Callable[..., None]] = {
@@ -79,6 +99,8 @@ VERBS: dict[str, Callable[..., None]] = {
     "destroy-cluster": cluster.destroy,
     "playbook": playbook,
     "releases": releases,
+    "labels": labels,
+    "forget": forget,
     "ssh": ssh,
     "status": lambda: replace(machine.status()),
     "logs": lambda: replace(machine.logs()),

@@ -2,6 +2,8 @@
 
 `python -m release seal TREE` finishes a release's tree: bill of materials, sha256 of every file, signature.
 
+`python -m release labels FILE` writes the labels of all hosts, which it reads, into a table.
+
 `python -m release verdict`: is v2 fit to become v1? playbooks/verdict.yml asks Prometheus in between. It reads a JSON list
 of Prometheus' answers so far, and writes a JSON object: with `question`, the next query, as long as an answer is missing,
 then with `decision` (promote, wait or go back), `reason`, `release` (v2's) and `report`, lines of text.
@@ -16,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from release import prometheus
+from release import labels, prometheus
 from release.seal import SealError, seal
 from release.verdict import ALLOWED, ALPHA, Counts, Evidence, Verdict, judge
 
@@ -31,8 +33,12 @@ def main(arguments: list[str]) -> int:
     verb = verbs.add_parser("verdict")
     for name, share in ALLOWED.items():
         verb.add_argument(f"--{name}", type=_share, default=share, metavar="SHARE", help=f"allowed; {share} by default")
+    verbs.add_parser("labels").add_argument("output", type=Path)
     options = parser.parse_args(arguments)
     try:
+        if options.verb == "labels":
+            print(*labels.write(sys.stdin, options.output), sep="\n")
+            return 0
         if options.verb == "seal":
             seal(options.tree, options.about, options.key)
             return 0

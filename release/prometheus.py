@@ -78,6 +78,7 @@ def counts_query(what: Running, now: float) -> str:
     return _union(
         pairs=sum_by("reference, candidate", "shadow_pairs_total", pair),
         failures=sum_by("", "shadow_failures_total", pair),
+        lost=f"sum(increase(edge_lost_copies_total{window}))",
         confidence=sum_by("side", "shadow_confidence_total", pair),
         squares=sum_by("", "shadow_confidence_change_squares_total", pair),
         within=sum_by("side", bucket, pair, within),
@@ -111,7 +112,7 @@ def counts(answer: Answer) -> Counts:
 
     return Counts(
         pairs,
-        round(single["failures",]),
+        round(single["failures",]) + round(single["lost",]),
         (first, second),
         second - first,
         single["squares",],

@@ -44,7 +44,7 @@ class Counts:
     """Since both releases run. A pair of values is the reference's and the candidate's."""
 
     pairs: Mapping[tuple[str, str], int] = field(default_factory=dict)  # copies that both answered, by their labels
-    failures: int = 0  # copies that the candidate did not answer
+    failures: int = 0  # copies that the candidate did not answer, because it failed or because it was down
     confidence: tuple[float, float] = (0.0, 0.0)  # sums over the pairs
     change: float = 0.0  # sum of the candidate's confidence less the reference's
     change_squares: float = 0.0

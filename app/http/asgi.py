@@ -65,6 +65,7 @@ class Application:
         started = perf_counter()
         method, path = scope["method"], scope["path"]
         request_id = request_id_of(scope["headers"])
+        scope.setdefault("state", {})["request_id"] = request_id
         handler = self.fast.get((method, path))
         counted = path not in NOT_COUNTED
         self.metrics.in_flight += counted
@@ -114,7 +115,6 @@ class Application:
                 message["headers"] = [*message.get("headers", ()), (REQUEST_ID, request_id.encode())]
             await send(message)
 
-        scope.setdefault("state", {})["request_id"] = request_id
         try:
             await self.framework(scope, receive, send_with_id)
         except Exception:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from app.http import shadow
 from app.http.answers import Answer, to_json
-from app.http.asgi import Receive, Routes, Scope, read_json
+from app.http.asgi import Handler, Receive, Routes, Scope, read_json
 from app.http.predictor import Predictor
 from app.http.sentences import BATCH_BODY_BYTES, PREDICT_BODY_BYTES
 from app.observed.exposition import MEDIA_TYPE
@@ -20,10 +20,10 @@ def fast_routes(predictor: Predictor, metrics: Metrics) -> Routes:
         body = await read_json(scope, receive, PREDICT_BODY_BYTES)
         if metrics.shadow:  # v2
             if request_id := shadow.copied(scope):
-                return shadow.take_copy(predictor, metrics.shadow, request_id, body)
+                return shadow.take_copy(predictor, metrics.shadow, request_id, body, scope["state"]["request_id"])
         elif shadow.is_asked(scope):
-            return shadow.answer_telling(predictor, body)
-        return await predictor.predict(body)
+            return shadow.answer_telling(predictor, body, scope["state"]["request_id"])
+        return await predictor.predict(body, scope["state"]["request_id"])
 
     async def predict_batch(scope: Scope, receive: Receive) -> Answer:
         return await predictor.predict_batch(await read_json(scope, receive, BATCH_BODY_BYTES))
@@ -38,10 +38,18 @@ def fast_routes(predictor: Predictor, metrics: Metrics) -> Routes:
     async def exposition(_scope: Scope, _receive: Receive) -> Answer:
         return Answer.of(200, metrics.exposition(), MEDIA_TYPE)
 
-    return {
+    routes: dict[tuple[str, str], Handler] = {
         ("POST", "/predict"): predict,
         ("POST", "/predict/batch"): predict_batch,
         ("GET", "/health"): health,
         ("GET", "/ready"): ready,
         ("GET", "/metrics"): exposition,
     }
+    if feedback := metrics.feedback:
+        from app.http.feedback import BODY_BYTES, take_label
+
+        async def label(scope: Scope, receive: Receive) -> Answer:
+            return await take_label(feedback, await read_json(scope, receive, BODY_BYTES))
+
+        routes["POST", "/feedback"] = label
+    return routes

@@ -62,23 +62,26 @@ class Predictor:
         """v1's answer."""
         return self._answers[score.label] if self._answers else self._answer(score.label)
 
-    async def _predict(self, body: bytes) -> Answer:
+    def scored(self, body: bytes, request_id: str) -> tuple[Input, Score]:
+        """Score one input; count it, and keep it for its label where that is wanted. Raises Problem."""
         x = self.parse(body)
         score = self.engine.score(x)
         self.metrics.predicted(x, score)
+        if self.metrics.feedback:
+            self.metrics.feedback.record(request_id, x, score)
+        return x, score
+
+    async def _predict(self, body: bytes, request_id: str) -> Answer:
+        _, score = self.scored(body, request_id)
         return self._answers[score.label]
 
-    async def _predict_number(self, body: bytes) -> Answer:
-        x = self.parse(body)
-        score = self.engine.score(x)
-        self.metrics.predicted(x, score)
+    async def _predict_number(self, body: bytes, request_id: str) -> Answer:
+        _, score = self.scored(body, request_id)
         return self._answer(score.label)
 
-    async def _predict_debug(self, body: bytes) -> Answer:
+    async def _predict_debug(self, body: bytes, request_id: str) -> Answer:
         started = perf_counter()
-        x = self.parse(body)
-        score = self.engine.score(x)
-        self.metrics.predicted(x, score)
+        x, score = self.scored(body, request_id)
         # A slow engine explains in a thread, so that the explanation of a long text holds up no other request.
         explain = self.engine.explain
         parts = await asyncio.to_thread(explain, x, score.label) if self.engine.slow else explain(x, score.label)

@@ -40,8 +40,11 @@ def framework(about: Mapping[str, str], predictor: Predictor, fast: Routes) -> F
     forms = schemas.forms_of(predictor.engine.signature)
     inference = oip.Inference(predictor.engine.signature)
 
+    models = [forms.one, forms.many, inference.Request, InferProblem]
+    if ("POST", "/feedback") in fast:
+        models.append(schemas.LabelledRequest)
+
     def document() -> dict[str, Any]:
-        models = (forms.one, forms.many, inference.Request, InferProblem)
         app.openapi_schema = app.openapi_schema or openapi.document(app, models)
         return app.openapi_schema
 
@@ -83,6 +86,11 @@ def _add_fast_routes(app: FastAPI, debug: bool, forms: schemas.Forms, fast: Rout
             "responses": openapi.problems(503),
         },
         ("GET", "/metrics"): {"include_in_schema": False},
+        ("POST", "/feedback"): {
+            "summary": "Say which label an earlier prediction should have had",
+            "status_code": 204,
+            **openapi.takes(schemas.LabelledRequest, 404, 503),
+        },
     }
 
     async def answer(request: Request) -> Response:

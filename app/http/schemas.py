@@ -56,6 +56,15 @@ class Sentences(BaseModel):
     sentences: Annotated[list[Text], Field(min_length=1, max_length=BATCH_SENTENCES)]
 
 
+class LabelledRequest(BaseModel):
+    """The right label of an earlier prediction."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"request_id": "2b41…", "label": "happiness"}]})
+
+    request_id: str = Field(pattern="^[A-Za-z0-9._-]{1,64}$", description="The header X-Request-ID of its answer.")
+    label: str | int | float | bool = Field(description="One of the model's labels.")
+
+
 class Document(BaseModel):
     """What we answer: nothing is validated by it, so what pydantic makes of it is made with the OpenAPI document."""
 

@@ -31,29 +31,29 @@ def copied(scope: Scope) -> str:
     return next((value.decode("latin-1") for name, value in scope["headers"] if name == COPY_OF), "")
 
 
-def answer_telling(predictor: Predictor, body: bytes) -> Answer:
+def answer_telling(predictor: Predictor, body: bytes, request_id: str) -> Answer:
     """v1's answer, with ANSWER as a header. Raises Problem."""
-    score, told = _scored(predictor, body)
+    score, told = _scored(predictor, body, request_id)
     plain = predictor.answer_of(score)
     return plain._replace(headers=(*plain.headers, (ANSWER, told.encode().encode())))
 
 
-def take_copy(predictor: Predictor, shadow: Shadow, request_id: str, body: bytes) -> Answer:
-    """Score a copy and keep only what the comparison needs. Raises whatever scoring raises."""
+def take_copy(predictor: Predictor, shadow: Shadow, copy_of: str, body: bytes, request_id: str) -> Answer:
+    """Score a copy and keep only what the comparison needs. `copy_of` is nginx's id of the request, `request_id` the client's.
+    Raises whatever scoring raises.
+    """
     answer = None
     try:
-        _, answer = _scored(predictor, body)
+        _, answer = _scored(predictor, body, request_id)
     finally:
-        shadow.candidate(request_id, answer)
+        shadow.candidate(copy_of, answer)
     return _TAKEN
 
 
-def _scored(predictor: Predictor, body: bytes) -> tuple[Score, ShadowAnswer]:
+def _scored(predictor: Predictor, body: bytes, request_id: str) -> tuple[Score, ShadowAnswer]:
     started = perf_counter()
-    x = predictor.parse(body)
-    score = predictor.engine.score(x)
+    _, score = predictor.scored(body, request_id)
     seconds = perf_counter() - started
-    predictor.metrics.predicted(x, score)
     label = text_of(score.label) if predictor.engine.signature.kind == "classes" else "number"
     confidence = score.confidence if score.probabilities else 0.0
     return score, ShadowAnswer(predictor.engine.model_version, label, confidence, seconds)

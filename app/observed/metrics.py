@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from app.engines.engine import Engine, Score
 from app.engines.signature import Input, Scalar, text_of
@@ -17,6 +18,9 @@ from app.observed.exposition import Sample, family, process
 from app.observed.histogram import DURATION_SECONDS, Histogram
 from app.observed.shadow import Shadow
 from app.settings import Settings
+
+if TYPE_CHECKING:
+    from app.observed.feedback import Feedback
 
 LENGTH_CHARACTERS = (8, 16, 32, 64, 96, 140, 280, 1024, 4096, 8192)
 TENTHS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -30,7 +34,8 @@ Labels = tuple[str, ...]  # the values of a series' labels, but for those that a
 class Metrics:
     """Everything that /metrics shows of one replica."""
 
-    def __init__(self, settings: Settings, engine: Engine) -> None:
+    def __init__(self, settings: Settings, engine: Engine, feedback: Feedback | None = None) -> None:
+        self.feedback = feedback
         self._common = {"version": settings.version, "model_version": engine.model_version}
         self._info = (engine.name, settings.release, settings.instance)
         self.baseline = Baseline.of(engine)
@@ -94,6 +99,8 @@ class Metrics:
         if self.shadow:
             self.shadow.collect()
             yield from self._shadow(self.shadow)
+        if self.feedback:
+            yield from self._feedback(self.feedback)
         yield from self._gauge(
             "model_info", "The model and release that run here", {self._info: 1}, "engine", "release", "replica"
         )
@@ -193,6 +200,17 @@ class Metrics:
         yield from self._counter("shadow_confidence_change_squares", "Sum of the squares of that change", squares, by)
         yield from self._histogram("shadow_duration_seconds", "Parsing and scoring, by side", durations, by, "side")
         yield from self._counter("shadow_unpaired", "Answers of v1 without a copy", {(): shadow.unpaired})
+
+    def _feedback(self, feedback: Feedback) -> Iterator[str]:
+        """By the version that predicted, which may be another than the one that took the label."""
+        labels: dict[Labels, float] = {
+            (one.version, one.model_version, str(one.right).lower()): count for one, count in feedback.counts.items()
+        }
+        by = ("version", "model_version", "right")
+        yield from self._counter("feedback", "Predictions that got a label, by whether they had it", labels, *by)
+        yield from self._counter(
+            "feedback_dropped", "Predictions that could not be kept for a label", {(): feedback.dropped}
+        )
 
     def _counter(self, name: str, text: str, counts: Mapping[Labels, float], *labels: str) -> Iterator[str]:
         samples = [("", self._labels(labels, values), count) for values, count in counts.items()]

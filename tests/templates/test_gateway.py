@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import signal
 import socket
 import ssl
 import time
@@ -444,6 +445,40 @@ def test_shadow_traffic_slows_nobody(tmp_path: Path) -> None:
             assert seconds < 2
         shadow.stop()
         assert client.post("/predict", json=SENTENCE).status_code == 200
+
+
+def test_copies_that_v2_does_not_answer_are_logged(tmp_path: Path) -> None:
+    """Whether it is away, dies of one or is not ready; not those that it answers, whatever it says, nor those of other routes."""
+
+    def dies(_: Seen) -> tuple[int, bytes]:
+        raise ConnectionError
+
+    with running(tmp_path, gateway_shadow_percent=100, **UNLIMITED) as edge:
+        client, shadow = edge.client(), edge.replicas[3]
+        for status in (200, 422, 500):
+            shadow.answer = lambda _, status=status: (status, b"{}")  # type: ignore[misc]
+            client.post("/predict", json=SENTENCE)
+        wait_for(lambda: len(shadow.seen) == 3, "the copies that v2 answers")
+        shadow.answer = dies
+        client.post("/predict", json=SENTENCE)
+        client.post("/predict/batch", json={"sentences": ["x"]})
+        wait_for(lambda: len(shadow.seen) == 5, "the copies that v2 dies of")
+        shadow.answer = lambda _: (503, b"{}")
+        client.post("/predict", json=SENTENCE)
+        wait_for(lambda: len(shadow.seen) == 6, "the copy that comes too soon")
+        shadow.stop()
+        client.post("/predict", json=SENTENCE)
+
+        def lost() -> list[dict[str, object]]:
+            edge.gateway.send_signal(signal.SIGUSR1)  # has nginx write its buffer out
+            lines = (edge.directory / "log/vmlops.access.json").read_text().splitlines()
+            return [json.loads(line) for line in lines if "lost_copy_of" in line]
+
+        wait_for(lambda: len(lost()) >= 3, "the lines of three copies")
+        lines = lost()
+        print(lines)
+        assert sorted(str(line["status"]) for line in lines) == ["502", "502", "503"]
+        assert all(re.fullmatch("[0-9a-f]{32}", str(line["lost_copy_of"])) for line in lines)
 
 
 def test_part_of_the_traffic_is_shadowed(tmp_path: Path) -> None:

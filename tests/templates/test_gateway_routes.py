@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from app.http.sentences import BATCH_BODY_BYTES, PREDICT_BODY_BYTES
+from app.settings import FeedbackSettings
 from tests.paths import ROOT
 from tests.ports import free_port
 from tests.templates.gateway_edge import running
@@ -19,6 +20,9 @@ from tests.unit.app.stub_api import make_app
 
 ROUTES: list[dict[str, Any]] = evaluate("_gateway_routes", "gateway")
 API: list[dict[str, Any]] = evaluate("_gateway_api_routes", "gateway")
+LIMITED = {"proxy_predict", "proxy_feedback"}
+# Every route, those that are off by default, too.
+FEEDBACK = FeedbackSettings(Path("/nowhere"), 90, 256, 0, 30)
 UNITS = {"k": 1 << 10, "m": 1 << 20}
 # What the API answers and the gateway does not publish, and what its OpenAPI document leaves out.
 NOT_PUBLISHED = {"/metrics"}
@@ -36,7 +40,7 @@ def in_bytes(size: str) -> int:
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
 def test_what_the_api_documents_is_published(version: Any) -> None:
-    document = make_app(version).framework.openapi()  # type: ignore[attr-defined]
+    document = make_app(version, feedback=FEEDBACK).framework.openapi()  # type: ignore[attr-defined]
     published = {(route["path"], method) for route in API for method in route["methods"]}
     named = {(path.replace("{model}", "{name}"), method) for path, method in operations(document)}
     print(sorted(published ^ named))
@@ -46,7 +50,7 @@ def test_what_the_api_documents_is_published(version: Any) -> None:
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
 def test_what_the_api_answers_is_published_or_left_out_on_purpose(version: Any) -> None:
-    framework = make_app(version).framework
+    framework = make_app(version, feedback=FEEDBACK).framework
     answered = {route.path for route in framework.routes}  # type: ignore[attr-defined]
     published = {route["path"] for route in ROUTES}
     assert answered - published == NOT_PUBLISHED
@@ -54,12 +58,12 @@ def test_what_the_api_answers_is_published_or_left_out_on_purpose(version: Any) 
 
 
 def test_bodies_are_as_large_as_the_api_takes_them() -> None:
-    document = make_app("v1").framework.openapi()  # type: ignore[attr-defined]
+    document = make_app("v1", feedback=FEEDBACK).framework.openapi()  # type: ignore[attr-defined]
     with_body = {
         path for path, item in document["paths"].items() for operation in item.values() if "requestBody" in operation
     }
     largest = {route["path"]: in_bytes(route["body"]) for route in API if "body" in route}
-    assert set(largest) == with_body
+    assert set(largest) == with_body - {"/feedback"}, "which fits into the 1k of routes without the key"
     assert largest.pop("/predict") == PREDICT_BODY_BYTES
     assert set(largest.values()) == {BATCH_BODY_BYTES}
 
@@ -85,7 +89,7 @@ def test_the_manual_lists_every_route() -> None:
     expected = {}
     for route in ROUTES:
         methods = ", ".join(route["methods"]) if "methods" in route else "any"
-        limits = ["rate"] if route["by"] == "proxy_predict" else []
+        limits = ["rate"] if route["by"] in LIMITED else []
         limits += [f"{route['body'][:-1]} {route['body'][-1].upper()}B"] if "body" in route else []
         expected[route["path"]] = (methods, ", ".join(limits))
     assert documented == expected
@@ -93,7 +97,7 @@ def test_the_manual_lists_every_route() -> None:
 
 def test_the_log_names_routes_as_the_metrics_of_the_api_do() -> None:
     """So that both can be looked at together: the API's label is the path of its OpenAPI document."""
-    tree = evaluate("_gateway_tree", "gateway")
+    tree = evaluate("_gateway_tree", "gateway", vmlops_feedback=True)
     names = re.findall(r'set \$published "?([^";]+)', tree["vmlops/server.conf"])
     assert set(names) == {route["path"] for route in ROUTES}
 
@@ -126,3 +130,8 @@ def test_challenges_of_an_authority_are_found_at_whichever_gateway_has_them(tmp_
     finally:
         without.stop()
         asking.stop()
+
+
+def test_labels_are_published_only_where_they_are_taken() -> None:
+    assert "/feedback" not in evaluate("_gateway_tree", "gateway")["vmlops/server.conf"]
+    assert "location = /feedback {" in evaluate("_gateway_tree", "gateway", vmlops_feedback=True)["vmlops/server.conf"]

@@ -192,3 +192,11 @@ def test_each_client_of_a_canary_counts_once_a_day_and_side_by_its_first_answer(
         'edge_clients_total{outcome="slow",version="v1"}': 1,
         'edge_clients_total{outcome="good",version="v2"}': 1,
     }
+
+
+def test_lost_copies_are_counted_as_such(count: Count) -> None:
+    lost = '{"time":"2030-01-01T00:00:00+00:00","lost_copy_of":"3f9c2a7be0144b1f8f6f0a51c0ffee00","status":502}'
+    metrics = count("start", lost, line(), lost)
+    assert metrics["edge_lost_copies_total"] == 2
+    assert metrics["edge_unparsed_lines_total"] == 0
+    assert metrics['edge_requests_total{code="200",route="/predict",version="v1"}'] == 1

@@ -13,6 +13,8 @@
     vmlops-api lock HOST PID [LIVING …]    take the lock of rollouts for a process of a control machine, where LIVING ones run
     vmlops-api unlock HOST PID             give it back
     vmlops-api restart VERSION             the same release anew, one instance at a time: after an update of the machine's Python
+    vmlops-api labels                      the predictions that got a label, each as a line of JSON
+    vmlops-api forget REQUEST_ID           erase what is kept of a request: predictions, label, text
     vmlops-api prune KEEP                  remove releases that are neither in use nor among the KEEP newest others
 
 Every verb prints a line for each thing that it changed, and nothing where nothing was to be changed.
@@ -29,6 +31,7 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tarfile
@@ -37,7 +40,7 @@ import time
 import urllib.request
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -56,6 +59,8 @@ ROLLOUT_SECONDS = 1800
 # Who may sign releases, as ssh-keygen(1) says under ALLOWED SIGNERS. Where it exists, other releases are refused.
 SIGNERS = Path("/etc/vmlops/release_signers")
 SIGNATURE_NAMESPACE = "vmlops-release"
+# Predictions that wait for labels, made by the replicas (app/observed/feedback.py).
+FEEDBACK = Path("/var/lib/vmlops-feedback/feedback.db")
 # A replica is on this machine: no proxy of the environment stands in between.
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -429,6 +434,34 @@ def prune(keep: int) -> None:
         say(f"removed {release}")
 
 
+def feedback() -> sqlite3.Connection:
+    if not FEEDBACK.exists():
+        raise Failure(f"{FEEDBACK} is missing: no predictions are kept for labels here (vmlops_feedback)")
+    return sqlite3.connect(FEEDBACK, timeout=10, isolation_level=None)
+
+
+def say_labels() -> None:
+    """In the order in which the predictions were made; `input` is what was sent, where it was kept."""
+    with closing(feedback()) as database:
+        rows = database.execute("SELECT * FROM predictions WHERE label IS NOT NULL ORDER BY made")
+        names = [column[0] for column in rows.description]
+        for values in rows:
+            row = dict(zip(names, values, strict=True))
+            say(json.dumps(row | {"input": json.loads(row["input"] or "null")}))
+
+
+def forget(request_id: str) -> None:
+    with closing(feedback()) as database:
+        database.execute("PRAGMA secure_delete = ON")  # overwrite it
+        erased = database.execute("DELETE FROM predictions WHERE request_id = ?", (request_id,)).rowcount
+        # The log of changes has it, too, until it is put into the database.
+        (busy, *_) = database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    if busy:
+        raise Failure(f"{FEEDBACK} is in use, and its log may still have {request_id}: try again")
+    if erased:
+        say(f"erased {erased} predictions of request {request_id}")
+
+
 def list_releases() -> None:
     """A line for each installed release, the newest first."""
     links = {path.name: path.readlink().name for path in sorted(HOME.glob("v*")) if path.is_symlink()}
@@ -488,6 +521,9 @@ def perform(arguments: argparse.Namespace) -> None:
         return
     if os.geteuid() != 0:
         raise Failure("only root may change what runs: use sudo")
+    if arguments.verb in ("labels", "forget"):  # which change nothing of what runs
+        say_labels() if arguments.verb == "labels" else forget(arguments.request_id)
+        return
     os.umask(0o022)  # the services read what is written here
     with exclusive():
         match arguments.verb:
@@ -537,6 +573,8 @@ def main() -> int:
     verbs.choices["lock"].add_argument("living", nargs="*")
     verbs.add_parser("rollback").add_argument("version")
     verbs.add_parser("restart").add_argument("version")
+    verbs.add_parser("labels")
+    verbs.add_parser("forget").add_argument("request_id")
     verbs.add_parser("prune").add_argument("keep", type=int)
     try:
         perform(parser.parse_args())

@@ -16,7 +16,7 @@ from app.engines.engine import Score
 from app.engines.signature import Scalar, Signature
 from app.factory import create_app
 from app.http.asgi import Application
-from app.settings import Settings, Version
+from app.settings import FeedbackSettings, Settings, Version
 
 LABELS: tuple[str, ...] = (
     *("anger", "boredom", "empty", "enthusiasm", "fun", "happiness", "hate"),
@@ -62,9 +62,11 @@ class StubEngine:
         return sorted(((word, 1 / (i + 1)) for i, word in enumerate(words)), key=lambda pair: -pair[1])[:top]
 
 
-def make_app(version: Version = "v1", engine: StubEngine | None = None) -> Application:
+def make_app(
+    version: Version = "v1", engine: StubEngine | None = None, feedback: FeedbackSettings | None = None
+) -> Application:
     instance = "v1@8001" if version == "v1" else "v2@8101"
-    return create_app(SETTINGS._replace(version=version, instance=instance), engine or StubEngine())
+    return create_app(SETTINGS._replace(version=version, instance=instance, feedback=feedback), engine or StubEngine())
 
 
 def without_fast_path(app: Application) -> Application:
