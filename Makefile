@@ -99,7 +99,7 @@ release: .venv/control $(if $(MODEL),model-import,model/artifacts/manifest.json)
 releases: ## List the releases that every host has and runs
 	$(host) releases
 
-deploy: ## Roll out the model and application as they stand to ENVIRONMENT, or RELEASE=file; VERSION=v1|v2 for one of them
+deploy: ## Roll out the model and application as they stand to ENVIRONMENT, or RELEASE=file; VERSION=v1|v2 for one of them; BAKE=10m watches it, and it goes back by itself
 	$(host) playbook playbooks/deploy.yml
 
 rollback: ## Go back to the release before
@@ -108,7 +108,7 @@ rollback: ## Go back to the release before
 verdict: ## Is v2 fit to become v1? Promote, wait or go back, with the evidence
 	$(host) playbook playbooks/verdict.yml
 
-promote: ## Make v2's release v1's, if the verdict says so; FORCE=1 overrides it
+promote: ## Make v2's release v1's, if the verdict says so; FORCE=1 overrides it; BAKE=10m
 	$(host) playbook playbooks/promote.yml
 
 labels: ## The labels that clients sent (vmlops_feedback), with the texts that were kept, to OUTPUT (build/labels.csv), for make model DATA=

@@ -39,8 +39,8 @@ def playbook(name: str) -> None:
 
 
 def rollout_settings(environ: Mapping[str, str]) -> dict[str, object]:
-    """The role's variables for RELEASE, VERSION, KEY and FORCE, those that are set."""
-    given = {name: environ[name] for name in ("RELEASE", "VERSION", "KEY", "FORCE") if environ.get(name)}
+    """The role's variables for RELEASE, VERSION, KEY, FORCE and BAKE, those that are set."""
+    given = {name: environ[name] for name in ("RELEASE", "VERSION", "KEY", "FORCE", "BAKE") if environ.get(name)}
     chosen: dict[str, object] = {}
     for name, variable in (("RELEASE", "api_release_file"), ("KEY", "api_release_key")):
         if name in given:
@@ -52,6 +52,11 @@ def rollout_settings(environ: Mapping[str, str]) -> dict[str, object]:
         if given["VERSION"] not in ("v1", "v2"):
             raise Problem(f"VERSION={given['VERSION']}: it is v1 or v2")
         chosen["api_deploy_versions"] = [given["VERSION"]]
+    if "BAKE" in given:
+        seconds = re.fullmatch(r"(\d{1,5})([smh])", given["BAKE"])
+        if not seconds:
+            raise Problem(f"BAKE={given['BAKE']}: it is a time such as 90s, 10m or 1h")
+        chosen["api_bake_seconds"] = int(seconds[1]) * {"s": 1, "m": 60, "h": 3600}[seconds[2]]
     if "FORCE" in given:
         if given["FORCE"] != "1":
             raise Problem(f"FORCE={given['FORCE']}: it is 1, or not set")

@@ -4,6 +4,8 @@
 
 `python -m release labels FILE` writes the labels of all hosts, which it reads, into a table.
 
+`python -m release bake PROMETHEUS SECONDS VERSION …` watches a rollout, see bake.py; a JSON object with `decision` and `reason`.
+
 `python -m release verdict`: is v2 fit to become v1? playbooks/verdict.yml asks Prometheus in between. It reads a JSON list
 of Prometheus' answers so far, and writes a JSON object: with `question`, the next query, as long as an answer is missing,
 then with `decision` (promote, wait or go back), `reason`, `release` (v2's) and `report`, lines of text.
@@ -18,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from release import labels, prometheus
+from release import bake, labels, prometheus
 from release.seal import SealError, seal
 from release.verdict import ALLOWED, ALPHA, Counts, Evidence, Verdict, judge
 
@@ -30,9 +32,16 @@ def main(arguments: list[str]) -> int:
     verb.add_argument("tree", type=Path)
     verb.add_argument("about", type=json.loads, help="members of release.json, as JSON")
     verb.add_argument("--key", type=Path, help="the operator's key for ssh-keygen -Y sign")
-    verb = verbs.add_parser("verdict")
+    baking = verbs.add_parser("bake")
+    baking.add_argument("prometheus", help="its address")
+    baking.add_argument("seconds", type=float)
+    baking.add_argument("versions", nargs="+", choices=prometheus.VERSIONS)
+    judging = verbs.add_parser("verdict")
     for name, share in ALLOWED.items():
-        verb.add_argument(f"--{name}", type=_share, default=share, metavar="SHARE", help=f"allowed; {share} by default")
+        for verb in (judging, baking):
+            verb.add_argument(
+                f"--{name}", type=_share, default=share, metavar="SHARE", help=f"allowed; {share} by default"
+            )
     verbs.add_parser("labels").add_argument("output", type=Path)
     options = parser.parse_args(arguments)
     try:
@@ -42,9 +51,14 @@ def main(arguments: list[str]) -> int:
         if options.verb == "seal":
             seal(options.tree, options.about, options.key)
             return 0
-        print(json.dumps(verdict(json.load(sys.stdin), {name: getattr(options, name) for name in ALLOWED})))
+        allowed = {name: getattr(options, name) for name in ALLOWED}
+        if options.verb == "bake":
+            outcome = bake.watch(bake.client(options.prometheus), options.versions, options.seconds, allowed)
+            print(json.dumps(outcome._asdict()))
+            return 0
+        print(json.dumps(verdict(json.load(sys.stdin), allowed)))
     except prometheus.NoAnswerError as error:
-        print(f"no verdict: {error}", file=sys.stderr)
+        print(f"no {'verdict' if options.verb == 'verdict' else 'answer'}: {error}", file=sys.stderr)
         return 1
     except SealError as error:
         print(error, file=sys.stderr)

@@ -36,7 +36,7 @@ class Running(NamedTuple):
 def running_query() -> str:
     seen = f"timestamp(vmlops_model_info)[{LONGEST_SECONDS}s:1m]"
     by = "version, release, model_version"
-    return _union(
+    return union(
         now=f"max by ({by}) (timestamp(vmlops_model_info))",
         first=f"min by ({by}) (min_over_time({seen}))",
         last=f"max by ({by}) (max_over_time({seen}))",
@@ -46,7 +46,7 @@ def running_query() -> str:
 def running(answer: Answer) -> Running:
     """Raises NoAnswerError where a version does not run, or is in the middle of a rollout."""
     times: dict[str, dict[tuple[str, str, str], float]] = defaultdict(dict)
-    for part, labels, value in _samples(answer):
+    for part, labels, value in samples(answer):
         times[part][labels["version"], labels["release"], labels["model_version"]] = value
     models, releases, began = [], [], []
     for version in VERSIONS:
@@ -75,7 +75,7 @@ def counts_query(what: Running, now: float) -> str:
         sum_by("version, right", "feedback_total", f'version="{version}"', f'model_version="{model}"')
         for version, model in zip(VERSIONS, what.models, strict=True)
     )
-    return _union(
+    return union(
         pairs=sum_by("reference, candidate", "shadow_pairs_total", pair),
         failures=sum_by("", "shadow_failures_total", pair),
         lost=f"sum(increase(edge_lost_copies_total{window}))",
@@ -92,7 +92,7 @@ def counts(answer: Answer) -> Counts:
     """Prometheus extrapolates to the edges of the window, so its counts are not whole; these are rounded."""
     pairs: dict[tuple[str, str], int] = {}
     single: defaultdict[tuple[str, ...], float] = defaultdict(float)
-    for part, labels, value in _samples(answer):
+    for part, labels, value in samples(answer):
         if part == "pairs":
             pairs[labels["reference"], labels["candidate"]] = round(value)
         else:
@@ -122,11 +122,12 @@ def counts(answer: Answer) -> Counts:
     )
 
 
-def _union(**parts: str) -> str:
+def union(**parts: str) -> str:
+    """One query of several, each with its name as the label `part`."""
     return " or ".join(f'label_replace({query}, "part", "{name}", "", "")' for name, query in parts.items())
 
 
-def _samples(answer: Answer) -> Iterable[tuple[str, Mapping[str, str], float]]:
+def samples(answer: Answer) -> Iterable[tuple[str, Mapping[str, str], float]]:
     """The part, labels and value of each sample of an instant query."""
     if answer.get("status") != "success":
         raise NoAnswerError(f"Prometheus: {answer.get('error', 'no answer')}")

@@ -572,6 +572,14 @@ DEPLOYMENTS = {
     "textFormat": "release {{release}}",
     "tagKeys": "version",
 }
+# Promotions, forced or not, and rollouts that went back by themselves; the value is the time.
+DECISIONS = {
+    "target": {"refId": "Anno", "expr": "vmlops_decision_timestamp_seconds * 1000"},
+    "useValueForTime": True,
+    "titleFormat": "{{decision}} of {{version}}",
+    "textFormat": "release {{release}}: {{reason}}",
+    "tagKeys": "decision,version",
+}
 
 
 def made(uid: str) -> dict[str, Any]:
@@ -579,6 +587,7 @@ def made(uid: str) -> dict[str, Any]:
     title, description, rows = DASHBOARDS[uid]
     others = builder.DashboardLink("vmlops").type(model.DashboardLinkType.DASHBOARDS).tags(["vmlops"]).keep_time(True)
     deployments = builder.AnnotationQuery().name("Deployments").datasource(PROMETHEUS).enable(True).icon_color("blue")
+    decisions = builder.AnnotationQuery().name("Decisions").datasource(PROMETHEUS).enable(True).icon_color("orange")
     board = (
         builder.Dashboard(title)
         .uid(uid)
@@ -591,6 +600,7 @@ def made(uid: str) -> dict[str, Any]:
         .time("now-1h", "now")
         .link(others)
         .annotation(deployments)
+        .annotation(decisions)
     )
     ids = count(1)
     for name, panels in rows:
@@ -599,6 +609,7 @@ def made(uid: str) -> dict[str, Any]:
             board = board.with_panel(panel.id(next(ids)))
     result: dict[str, Any] = json.loads(JSONEncoder().encode(board.build()))
     result["annotations"]["list"][0] |= DEPLOYMENTS
+    result["annotations"]["list"][1] |= DECISIONS
     return result | {"id": None}
 
 

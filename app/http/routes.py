@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from app.http import docs_page, oip, openapi, schemas
@@ -40,7 +41,7 @@ def framework(about: Mapping[str, str], predictor: Predictor, fast: Routes) -> F
     forms = schemas.forms_of(predictor.engine.signature)
     inference = oip.Inference(predictor.engine.signature)
 
-    models = [forms.one, forms.many, inference.Request, InferProblem]
+    models: list[type[BaseModel]] = [forms.one, forms.many, inference.Request, InferProblem]
     if ("POST", "/feedback") in fast:
         models.append(schemas.LabelledRequest)
 
