@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -10,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from app.observed.exposition import family
 from app.observed.histogram import DURATION_SECONDS, Histogram
 from app.observed.shadow import ShadowAnswer
+from app.settings import FeedbackSettings
 from tests.paths import ROOT
 from tests.unit.app.stub_api import LABELS, Client, StubEngine, make_app
 
@@ -18,7 +20,7 @@ DOCS = ROOT / "docs" / "api.md"
 
 @pytest.fixture
 def client() -> Client:
-    return Client(make_app("v2"))
+    return Client(make_app("v2", feedback=FeedbackSettings(Path("/nowhere"), 90, 256, 0, 30)))
 
 
 def test_requests_by_route_and_code(client: Client) -> None:
