@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import html
 import json
 import os
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
+import httpx
 import joblib
 import numpy as np
 import pytest
@@ -28,9 +31,11 @@ from app.engines.artifact import ArtifactError, sha256
 from app.engines.batched import MOST_PARTS
 from app.engines.loading import load_engine
 from app.engines.sklearn_engine import SklearnEngine
+from app.factory import create_app
 from model import importing
 from model.dataset import Dataset
 from model.signing import Unservable
+from tests.unit.app.stub_api import SETTINGS
 from tests.unit.model.conftest import SHIPPED
 
 
@@ -105,6 +110,38 @@ def test_an_explanation_is_bounded(few: Dataset, tmp_path: Path, monkeypatch: py
         engine.explain(text, "love")
         assert len(read) <= MOST_PARTS + 1
         assert sum(read) <= 150_000, f"{len(text)}: {len(read)} texts of {sum(read)} characters"
+
+
+def test_health_is_answered_while_a_long_text_is_explained(
+    few: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The explanation goes on only when twenty answers of /health are there, so they cannot wait for it."""
+    engine = importing.build(save(curved(), tmp_path, few), few, tmp_path)
+    explaining, healthy = threading.Event(), threading.Event()
+    explain = engine.explain
+
+    def waiting(*arguments: Any) -> Any:
+        explaining.set()
+        assert healthy.wait(20), "no answer of /health while the text was explained"
+        return explain(*arguments)
+
+    monkeypatch.setattr(engine, "explain", waiting)
+    text = " ".join(f"w{i}" for i in range(1600))[:8192]
+
+    async def ask() -> tuple[list[int], httpx.Response]:
+        transport = httpx.ASGITransport(create_app(SETTINGS._replace(version="v2", instance="v2@8101"), engine))
+        async with httpx.AsyncClient(transport=transport, base_url="http://replica") as client:
+            slow = asyncio.create_task(client.post("/predict", json={"sentence": text}))
+            assert await asyncio.to_thread(explaining.wait, 20)
+            answers = [(await client.get("/health")).status_code for _ in range(20)]
+            assert not slow.done()
+            healthy.set()
+            return answers, await slow
+
+    answers, slow = asyncio.run(ask())
+    assert answers == [200] * 20
+    assert slow.status_code == 200, slow.text
+    assert slow.json()["top_ngrams"]
 
 
 @pytest.mark.parametrize(

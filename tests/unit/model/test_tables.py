@@ -166,6 +166,7 @@ def test_every_example_of_the_document_works(iris: Engine, titanic: Engine) -> N
             (example, *_) = document["components"]["schemas"][body["$ref"].rpartition("/")[2]]["examples"]
             answer = asked.post(path.format(name=engine.signature.model), json=example)
             assert answer.status_code == 200, answer.text
+        Inference(engine.signature).Response.model_validate(answer.json(), strict=True)
 
 
 def test_tensors(titanic: Engine) -> None:
