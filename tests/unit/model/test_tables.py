@@ -24,6 +24,7 @@ from sklearn.svm import LinearSVC
 from app import check
 from app.engines.engine import Engine
 from app.factory import create_app
+from app.http.oip import Inference
 from model import importing, table
 from model.sheet import DataError
 from model.signing import Unservable
