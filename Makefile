@@ -16,7 +16,16 @@ export LC_ALL := C.UTF-8
 endif
 # The machine of this clone is asked directly, also where everything else goes through a proxy.
 comma := ,
-export no_proxy := localhost,127.0.0.1$(if $(no_proxy),$(comma)$(no_proxy))
+direct := localhost,127.0.0.1$(addprefix $(comma),$(or $(no_proxy),$(NO_PROXY)))
+export no_proxy := $(direct)
+export NO_PROXY := $(direct)
+# apt and what Ansible's sudo starts know the proxies' names in small letters only.
+ifneq (,$(HTTP_PROXY))
+export http_proxy ?= $(value HTTP_PROXY)
+endif
+ifneq (,$(HTTPS_PROXY))
+export https_proxy ?= $(value HTTPS_PROXY)
+endif
 host := @python3 -m host
 
 # Two things at a time where that is faster; `make -j4` takes four.

@@ -87,6 +87,19 @@ def test_environment_is_one_word(clone: Path) -> None:
 def test_the_machine_is_never_asked_through_a_proxy(clone: Path) -> None:
     assert make(clone, "test-api")[-1] == "localhost,127.0.0.1"
     assert make(clone, "test-api", no_proxy=".corp,10.0.0.1")[-1] == "localhost,127.0.0.1,.corp,10.0.0.1"
+    assert make(clone, "test-api", NO_PROXY=".corp,10.0.0.1")[-1] == "localhost,127.0.0.1,.corp,10.0.0.1"
+
+
+def test_proxies_are_known_by_both_names(clone: Path) -> None:
+    (clone / ".venv/bin/ssh").write_text("#!/bin/sh\nenv -0 > environment\necho '[]' > called\n")
+    make(clone, "ssh", HTTPS_PROXY="http://user:a$b@proxy:3128", HTTP_PROXY="http://proxy:3128", NO_PROXY=".corp")
+    lines = dict(line.split("=", 1) for line in (clone / "environment").read_text().split("\0")[:-1])
+    assert lines["https_proxy"] == lines["HTTPS_PROXY"] == "http://user:a$b@proxy:3128"
+    assert lines["http_proxy"] == "http://proxy:3128"
+    assert lines["NO_PROXY"] == lines["no_proxy"]
+    make(clone, "ssh", HTTPS_PROXY="http://one", https_proxy="http://two")
+    lines = dict(line.split("=", 1) for line in (clone / "environment").read_text().split("\0")[:-1])
+    assert (lines["https_proxy"], lines.get("http_proxy")) == ("http://two", None)
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="a Mac's own locales are UTF-8, and it has no C.UTF-8")
