@@ -10,6 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from app.engines.signature import Signature
 from app.http.answers import Answer
 from app.http.problems import MEDIA_TYPE, TITLES
 from app.http.schemas import ProblemDocument
@@ -39,9 +40,11 @@ def problems(*statuses: int, problem: type[ProblemDocument] = ProblemDocument) -
     return {status: {"description": TITLES[status], "content": content} for status in statuses}
 
 
-def document(app: FastAPI, models: Sequence[type[BaseModel]]) -> dict[str, Any]:
-    """Return FastAPI's document with the models added that only `takes` and `problems` refer to, and the gateway."""
+def document(app: FastAPI, signature: Signature, models: Sequence[type[BaseModel]]) -> dict[str, Any]:
+    """Return FastAPI's document with the models added that only `takes` and `problems` refer to, the gateway, and the
+    signature, which the page for people is made from."""
     made = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    made["x-signature"] = signature.to_json()
     shapes: list[Any] = [(model, "validation") for model in (*models, ProblemDocument)]
     _, definitions = models_json_schema(shapes, ref_template=_COMPONENT)
     made["components"]["schemas"] |= definitions["$defs"]

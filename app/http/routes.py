@@ -38,15 +38,16 @@ def framework(about: Mapping[str, str], predictor: Predictor, fast: Routes) -> F
     app.exception_handler(HTTPException)(_http_exception)
     app.exception_handler(Exception)(_failure)
 
-    forms = schemas.forms_of(predictor.engine.signature)
-    inference = oip.Inference(predictor.engine.signature)
+    signature = predictor.engine.signature
+    forms = schemas.forms_of(signature)
+    inference = oip.Inference(signature)
 
     models: list[type[BaseModel]] = [forms.one, forms.many, inference.Request, InferProblem]
     if ("POST", "/feedback") in fast:
         models.append(schemas.LabelledRequest)
 
     def document() -> dict[str, Any]:
-        app.openapi_schema = app.openapi_schema or openapi.document(app, models)
+        app.openapi_schema = app.openapi_schema or openapi.document(app, signature, models)
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]

@@ -71,51 +71,9 @@ class Document(BaseModel):
     model_config = ConfigDict(defer_build=True)
 
 
-class Label(Document):
-    prediction: str = Field(description="The most probable of the model's labels.", examples=["happiness"])
-
-
-class Prediction(Label):
-    """The answer of v1."""
-
-    model_version: str = Field(examples=["3f9c2a7be014"])
-
-
 class NGram(Document):
     ngram: str
     weight: float = Field(description="What it adds to the logit of the predicted label.")
-
-
-class Explained(Label):
-    """A label and the probabilities behind it."""
-
-    prediction_proba_dict: dict[str, Share] = Field(description="Every label; they sum to 1.")
-
-
-class DebugPrediction(Prediction, Explained):
-    """The answer of v2."""
-
-    top_ngrams: list[NGram] = Field(description="Those that weighed most for or against the label, heaviest first.")
-    engine: str = Field(examples=["compiled"])
-    instance: str = Field(description="The replica that answered.", examples=["v2@8101"])
-    elapsed_ms: float = Field(ge=0, description="Validation and scoring.")
-
-
-class Predictions(Document):
-    """The answer of v1 to a batch, in the order of the sentences."""
-
-    predictions: list[Label]
-    model_version: str
-
-
-class DebugPredictions(Document):
-    """The answer of v2 to a batch, in the order of the sentences."""
-
-    predictions: list[Explained]
-    model_version: str
-    engine: str
-    instance: str
-    elapsed_ms: float = Field(ge=0)
 
 
 class Forms(NamedTuple):
@@ -135,12 +93,11 @@ GREATEST = 2**63
 
 @cache
 def forms_of(signature: Signature) -> Forms:
-    """Made from the signature; those of the usual model, which takes a text and gives its label, are written above."""
+    """Make the forms from the signature."""
     one, many = (Sentence, Sentences) if signature.takes_text else _rows(signature)
-    if signature.takes_text and signature.probabilities and all(isinstance(label, str) for label in signature.labels):
-        return Forms(one, many, Prediction, DebugPrediction, Predictions, DebugPredictions)
     kinds = tuple(dict.fromkeys(type(label) for label in signature.labels)) or (float,)
-    prediction = (reduce(or_, kinds), Field(examples=_examples(signature)))
+    description = "One of the model's labels." if signature.labels else "The predicted number."
+    prediction = (reduce(or_, kinds), Field(description=description, examples=_examples(signature)))
     made: Any = create_model("Label", __base__=Document, prediction=prediction)
     details: dict[str, Any] = {}
     if signature.probabilities:
@@ -148,9 +105,15 @@ def forms_of(signature: Signature) -> Forms:
     if signature.spread:
         details["prediction_spread"] = (float, Field(ge=0, description="The standard deviation of the prediction."))
     explained: Any = create_model("Explained", __base__=made, **details)
-    origin: dict[str, Any] = {"engine": str, "instance": str, "elapsed_ms": Annotated[float, Field(ge=0)]}
-    version: dict[str, Any] = {"model_version": str}
-    weighed = {"top_ngrams": list[NGram]} if signature.takes_text else {"top_columns": list[ColumnWeight]}
+    origin: dict[str, Any] = {
+        "engine": (str, Field(examples=["compiled"])),
+        "instance": (str, Field(description="The replica that answered.", examples=["v2@8101"])),
+        "elapsed_ms": (float, Field(ge=0, description="Validation and scoring.")),
+    }
+    version: dict[str, Any] = {"model_version": (str, Field(examples=["3f9c2a7be014"]))}
+    name, part = ("top_ngrams", NGram) if signature.takes_text else ("top_columns", ColumnWeight)
+    most = "Those that weighed most for or against the prediction, heaviest first."
+    weighed: dict[str, Any] = {name: (list[part], Field(description=most))}  # type: ignore[valid-type]
     return Forms(
         one,
         many,

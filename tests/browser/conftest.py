@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, s
 
 from tests.templates.gateway_edge import Edge, running
 from tests.templates.gateway_stub import Seen
+from tests.unit.app.stub_api import Client, make_app
 
 SHARES = {
     "happiness": 0.412,
@@ -33,7 +35,9 @@ NGRAMS = [("soooo cool", 1.31), ("oh yeah", 0.84), ("that was", -0.22)]
 
 
 def predict(seen: Seen) -> tuple[int, bytes]:
-    """What v2 answers to any sentence."""
+    """What v2 answers to any sentence, and the document that the form is made from."""
+    if seen.path == "/openapi.json":
+        return 200, document()
     answer = {
         "prediction": "happiness",
         "prediction_proba_dict": dict(sorted(SHARES.items())),
@@ -46,8 +50,21 @@ def predict(seen: Seen) -> tuple[int, bytes]:
     return 200, json.dumps(answer).encode()
 
 
+@cache
+def document() -> bytes:
+    return Client(make_app("v2")).get("/openapi.json").content
+
+
+def asked(client: Client, seen: Seen) -> tuple[int, bytes]:
+    """What a replica in this process answers."""
+    headers = {"content-type": seen.headers.get("content-type", "")}
+    answer = client.request(seen.method, seen.path, content=seen.body, headers=headers)
+    return answer.status_code, answer.content
+
+
 @pytest.fixture(scope="session")
 def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
+    document()
     limits = {"gateway_rate": 1000, "gateway_burst": 1000}
     with running(tmp_path_factory.mktemp("page"), **limits) as edge, edge.answering(predict):
         yield edge

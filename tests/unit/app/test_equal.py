@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from app.http import schemas
 from app.settings import Version
-from tests.unit.app.stub_api import Client, make_app, without_fast_path
+from tests.unit.app.stub_api import Client, StubEngine, make_app, without_fast_path
 
 ID = {"x-request-id": "0123456789abcdef"}
 JSON = {"content-type": "application/json", **ID}
@@ -80,9 +80,10 @@ def test_any_bytes(body: bytes) -> None:
 
 
 def test_hand_written_answers_are_what_the_models_say() -> None:
+    forms = schemas.forms_of(StubEngine.signature)
     for client, single, batch in (
-        (Client(make_app("v1")), schemas.Prediction, schemas.Predictions),
-        (Client(make_app("v2")), schemas.DebugPrediction, schemas.DebugPredictions),
+        (Client(make_app("v1")), forms.prediction, forms.predictions),
+        (Client(make_app("v2")), forms.debug, forms.debug_predictions),
     ):
         for model, path, body in (
             (single, "/predict", {"sentence": "a b"}),

@@ -38,7 +38,7 @@ def test_v2_says_why() -> None:
     expected = StubEngine().score(SENTENCE)
     document = answer.json()
     print(answer.text)
-    schemas.DebugPrediction.model_validate_json(answer.content)
+    schemas.forms_of(StubEngine.signature).debug.model_validate_json(answer.content)
     assert list(document)[:3] == ["prediction", "model_version", "prediction_proba_dict"]
     assert document["prediction"] == expected.label
     assert tuple(document["prediction_proba_dict"]) == LABELS
@@ -58,7 +58,8 @@ def test_a_batch_is_answered_in_order(client: Client, version: Version) -> None:
     wanted = ("prediction", "prediction_proba_dict") if version == "v2" else ("prediction",)
     assert document["predictions"] == [{key: one[key] for key in wanted} for one in single]
     assert document["model_version"] == "stub00000001"
-    model = schemas.DebugPredictions if version == "v2" else schemas.Predictions
+    forms = schemas.forms_of(StubEngine.signature)
+    model = forms.debug_predictions if version == "v2" else forms.predictions
     model.model_validate(document)
 
 
