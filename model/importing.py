@@ -12,6 +12,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +33,7 @@ from model.linear import NotCompilable
 from model.sheet import DataError
 from model.signing import Unservable
 from model.table import Table
+from model.tabular import MOST_COMPARISONS, compile_rows
 
 
 class Tried(NamedTuple):
@@ -118,7 +120,8 @@ def serve(estimator: Any, path: Path, data: Dataset | Table | None, output: Path
         directory = made / "artifacts"
         about = data or _NoData()
         source = {"name": path.name, "sha256": sha256(path)}
-        for tried in _ways(served, signature):
+        refusals: set[str] = set()
+        for tried in ways(served, signature):
             shutil.rmtree(directory, ignore_errors=True)
             directory.mkdir()
             try:
@@ -130,10 +133,10 @@ def serve(estimator: Any, path: Path, data: Dataset | Table | None, output: Path
             except Exception as reason:  # a library's own error, or Disparity: try the next engine
                 if tried.engine == "sklearn":
                     raise Unservable(f"{path}: no engine serves it as it is: {reason}") from None
-                print(
-                    f"{path}: not served by the engine {tried.engine}: {' '.join(str(reason).split())[:300]}",
-                    file=sys.stderr,
-                )
+                refused = f"not served by the engine {tried.engine}: {' '.join(str(reason).split())[:300]}"
+                if refused not in refusals:
+                    print(f"{path}: {refused}", file=sys.stderr)
+                refusals.add(refused)
                 continue
             break
         known_answers.write(directory, engine, inputs)
@@ -150,11 +153,16 @@ class _NoData:
         return {"name": None, "rows": 0}
 
 
-def _ways(estimator: Any, signature: Signature) -> list[Tried]:
-    def arrays(directory: Path) -> dict[str, Any]:
-        if not (signature.takes_text and signature.probabilities):
-            raise NotCompilable("anything but texts and their labels with probabilities")
+def ways(estimator: Any, signature: Signature) -> list[Tried]:
+    """What an import tries, in order: an engine may be there twice."""
+
+    def texts(directory: Path) -> dict[str, Any]:
+        if not signature.probabilities:
+            raise NotCompilable("a model of texts without probabilities")
         return {"scorer": compile_pipeline(estimator, directory)}
+
+    def rows(most: float) -> Callable[[Path], dict[str, Any]]:
+        return lambda directory: {"scorer": compile_rows(estimator, signature, directory, most)}
 
     def graph(double: bool) -> Callable[[Path], dict[str, Any]]:
         def make(directory: Path) -> dict[str, Any]:
@@ -167,9 +175,18 @@ def _ways(estimator: Any, signature: Signature) -> list[Tried]:
         skops.io.dump(estimator, directory / ESTIMATOR)
         return {}
 
-    compiled = Tried("compiled", arrays, tolerance(estimator))
-    graphs = [Tried("onnx", graph(True), parity.TOLERANCE), Tried("onnx", graph(False), parity.SINGLE_TOLERANCE)]
-    return [*([compiled] if signature.takes_text else graphs), Tried("sklearn", itself, parity.TOLERANCE)]
+    last = Tried("sklearn", itself, parity.TOLERANCE)
+    if signature.takes_text:
+        return [Tried("compiled", texts, tolerance(estimator)), last]
+    return [
+        Tried("compiled", rows(MOST_COMPARISONS), parity.TOLERANCE),
+        Tried("onnx", graph(True), parity.TOLERANCE),
+        Tried("onnx", graph(False), parity.SINGLE_TOLERANCE),
+        Tried(
+            "compiled", rows(inf), parity.TOLERANCE
+        ),  # large forests that ONNX does not have: faster than scikit-learn
+        last,
+    ]
 
 
 def _drawn(signature: Signature) -> list[Input]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import is_classifier, is_regressor
 from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import ExtraTreesRegressor, RandomForestRegressor
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import ARDRegression, BayesianRidge
@@ -22,7 +23,8 @@ from model import table
 from model.table import Table
 
 _ENCODERS = (OneHotEncoder, OrdinalEncoder, TargetEncoder)
-_WITH_SPREAD = (ARDRegression, BayesianRidge, GaussianProcessRegressor)  # those that know `return_std`
+# Those that know `return_std`, and forests, whose trees predict one by one.
+_WITH_SPREAD = (ARDRegression, BayesianRidge, GaussianProcessRegressor, RandomForestRegressor, ExtraTreesRegressor)
 
 
 class Unservable(Exception):

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from app.engines import arrays
 from app.engines.signature import Signature
 
 FORMAT = 3  # of manifest.json and the arrays; the scorer reads this one and no other
@@ -70,3 +71,13 @@ def read_signature(directory: Path, manifest: Mapping[str, Any]) -> Signature:
         return Signature.from_json(manifest["signature"])
     except ValueError as error:
         raise ArtifactError(directory / MANIFEST, f"cannot be served ({error})") from None
+
+
+def read_array(directory: Path, manifest: Mapping[str, Any], name: str) -> arrays.Array:
+    """Raises ArtifactError where the manifest does not vouch for the file, or it is no plain array."""
+    if name not in manifest["files"]:
+        raise ArtifactError(directory / MANIFEST, f"has no sha256 of {name}")
+    try:
+        return arrays.read(directory / name)
+    except ValueError as error:
+        raise ArtifactError(directory / name, f"is not a plain array ({error})") from None

@@ -15,6 +15,10 @@ def load_engine(directory: Path) -> Engine:
     """
     manifest = read_manifest(directory)
     # Imported when asked for: a target with a compiled model has neither numpy nor scikit-learn nor onnxruntime.
+    if manifest["engine"] == "compiled" and manifest["signature"].get("columns"):
+        from app.engines.rows import CompiledRows
+
+        return CompiledRows(directory, manifest)
     if manifest["engine"] == "compiled":
         from app.engines.scorer import CompiledEngine
 

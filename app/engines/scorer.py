@@ -17,7 +17,7 @@ import re
 import unicodedata
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
-from math import exp, log, sqrt
+from math import log, sqrt
 from operator import mul
 from pathlib import Path
 from struct import Struct
@@ -25,8 +25,9 @@ from typing import Any
 from zlib import crc32
 
 from app.engines import arrays
-from app.engines.artifact import MANIFEST, ArtifactError, read_signature
+from app.engines.artifact import MANIFEST, ArtifactError, read_array, read_signature
 from app.engines.engine import Score
+from app.engines.links import sigmoid, softmax
 from app.engines.signature import Scalar
 
 UNKNOWN = 0x7FFF_FFFE  # the number of every symbol that is in no feature
@@ -131,24 +132,6 @@ class Vectorizer:
         return list(map(self.lexicon.__getitem__, symbols))
 
 
-def _sigmoid(z: Sequence[float]) -> list[float]:
-    """One against the rest, normalised, as OneVsRestClassifier and Platt's calibration do it."""
-    # Of the two forms, the one whose exp cannot overflow.
-    return _shares([1 / (1 + exp(-x)) if x > 0 else exp(x) / (1 + exp(x)) for x in z])
-
-
-def _softmax(z: Sequence[float]) -> list[float]:
-    top = max(z)
-    return _shares([exp(x - top) for x in z])
-
-
-def _shares(parts: list[float]) -> list[float]:
-    total = sum(parts)
-    if not total:  # every sigmoid is less than a float can be; scikit-learn then prefers no label either
-        return [1 / len(parts)] * len(parts)
-    return [part / total for part in parts]
-
-
 class CompiledEngine:
     """Serves what model.compile wrote. Its arithmetic is float64, in scikit-learn's order of steps."""
 
@@ -159,12 +142,7 @@ class CompiledEngine:
         """Raises ArtifactError where the arrays are not those that the manifest describes."""
 
         def array(name: str) -> arrays.Array:
-            if name not in manifest["files"]:
-                raise ArtifactError(directory / MANIFEST, f"has no sha256 of {name}")
-            try:
-                return arrays.read(directory / name)
-            except ValueError as error:
-                raise ArtifactError(directory / name, f"is not a plain array ({error})") from None
+            return read_array(directory, manifest, name)
 
         self.manifest = manifest
         self.signature = read_signature(directory, manifest)
@@ -178,7 +156,7 @@ class CompiledEngine:
             # Rounding can give the greatest probability to another label than the greatest logit. The classifier's own
             # way of choosing the label is used, so that both choose the same.
             self._decides_by_logits: bool = form["decides_by"] == "logits"
-            self._link = {"softmax": _softmax, "sigmoid": _sigmoid}[form["link"]]
+            self._link = {"softmax": softmax, "sigmoid": sigmoid}[form["link"]]
             self._vectorizers = [
                 Vectorizer(spec, Lexicon(spec["first"], *(array(f"{part}{i}.npy") for part in _LEXICON)))
                 for i, spec in enumerate(form["vectorizers"])

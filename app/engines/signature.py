@@ -1,9 +1,9 @@
 """What a model takes and gives: the entry `signature` of the manifest, and the only place that says it.
 
 model.signing makes it when a model is trained or imported. Made from it are: the validation of requests and the OpenAPI
-document (app.http.schemas, app.http.columns), the tensors of the Open Inference Protocol (app.http.oip), the form on the
-page (later), the distributions that drift is measured from (app.observed), what an explanation compares with
-(app.engines.batched), and what a release is asked before it is served (app.check).
+document (app.http.schemas), the tensors of the Open Inference Protocol (app.http.oip), the form on the page for people
+(roles/gateway), the distributions that drift is measured from (app.observed), what an explanation compares with
+(app.engines.occlusion), and what a release is asked before it is served (app.check).
 """
 
 from __future__ import annotations

@@ -15,7 +15,10 @@ from typing import Any
 import numpy as np
 import skops.io
 from numpy.typing import NDArray
+from sklearn.ensemble._forest import ForestRegressor
 from sklearn.exceptions import InconsistentVersionWarning
+from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_array
 
 from app.engines.artifact import MANIFEST, ArtifactError
 from app.engines.batched import BatchEngine, Predicted
@@ -24,7 +27,7 @@ from app.engines.signature import Input, Row, Scalar, Signature
 ESTIMATOR = "model.skops"
 # Besides what skops trusts itself: scikit-learn's estimators, numpy's and scipy's arrays and ufuncs, Python's plain types.
 # None of these can open a file, a connection or a process.
-_TRUSTED_FUNCTIONS: tuple[Callable[..., Any], ...] = (html.unescape,)
+_TRUSTED_FUNCTIONS: tuple[Callable[..., Any], ...] = (html.unescape, check_array)
 _TRUSTED = {
     *(f"{function.__module__}.{function.__qualname__}" for function in _TRUSTED_FUNCTIONS),
     *(
@@ -162,9 +165,17 @@ def predictor(estimator: Any, signature: Signature) -> Callable[[Any], Predicted
 
 
 def with_spread(estimator: Any, x: Any) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    """Predictions (n,) and their standard deviations (n,), of a model that has `return_std`."""
-    numbers, spread = estimator.predict(x, return_std=True)
-    return np.asarray(numbers), np.asarray(spread, dtype=np.float64)
+    """Predictions (n,) and their standard deviations (n,): of a model that has `return_std`, or over a forest's trees."""
+    steps = estimator.steps if isinstance(estimator, Pipeline) else [("model", estimator)]
+    model = steps[-1][1]
+    if not isinstance(model, ForestRegressor):
+        numbers, spread = estimator.predict(x, return_std=True)
+        return np.asarray(numbers), np.asarray(spread, dtype=np.float64)
+    for _, step in steps[:-1]:
+        x = x if step in (None, "passthrough") else step.transform(x)
+    x = model._validate_X_predict(x)  # in 32 bits, which the trees take
+    by_tree = np.stack([tree.predict(x, check_input=False) for tree in model.estimators_])
+    return by_tree.mean(axis=0), by_tree.std(axis=0)
 
 
 def _vectorizer(step: Any) -> Any:

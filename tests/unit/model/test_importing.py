@@ -28,8 +28,8 @@ from sklearn.svm import LinearSVC
 
 from app.check import KNOWN_ANSWERS
 from app.engines.artifact import ArtifactError, sha256
-from app.engines.batched import MOST_PARTS
 from app.engines.loading import load_engine
+from app.engines.occlusion import MOST_PARTS
 from app.engines.sklearn_engine import SklearnEngine
 from app.factory import create_app
 from model import importing

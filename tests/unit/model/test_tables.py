@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +13,47 @@ import numpy as np
 import pandas as pd
 import pytest
 import skops.io
+from sklearn.base import is_regressor
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.cluster import KMeans
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_iris
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.decomposition import PCA
+from sklearn.ensemble import (
+    ExtraTreesClassifier,
+    ExtraTreesRegressor,
+    GradientBoostingClassifier,
+    GradientBoostingRegressor,
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
+from sklearn.feature_selection import SelectKBest
 from sklearn.impute import SimpleImputer
-from sklearn.linear_model import BayesianRidge, LogisticRegression, Ridge
+from sklearn.linear_model import BayesianRidge, LogisticRegression, PoissonRegressor, Ridge
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import (
+    MaxAbsScaler,
+    MinMaxScaler,
+    OneHotEncoder,
+    OrdinalEncoder,
+    RobustScaler,
+    StandardScaler,
+)
 from sklearn.svm import LinearSVC
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from app import check
+from app.engines.artifact import ArtifactError
 from app.engines.engine import Engine
+from app.engines.loading import load_engine
 from app.factory import create_app
 from app.http.oip import Inference
 from model import importing, table
 from model.sheet import DataError
 from model.signing import Unservable
+from tests.paths import ROOT
 from tests.unit.app.stub_api import SETTINGS, Client
 from tests.unit.app.test_errors import check_problem
 
@@ -84,7 +110,7 @@ def client(engine: Engine, version: Any = "v1") -> Client:
 
 
 def test_the_signature_is_what_model_and_data_say(iris: Engine, titanic: Engine) -> None:
-    assert iris.name == "onnx"
+    assert iris.name == "compiled"
     assert [column.name for column in iris.signature.columns] == list(IRIS.data)
     assert iris.signature.columns[0].range == (4.3, 7.9)
     assert iris.signature.labels == ("setosa", "versicolor", "virginica")
@@ -202,27 +228,145 @@ def test_drift_of_inputs_is_measured(titanic: Engine) -> None:
     assert all(value > 0.25 for value in inputs), "one row over and over is not as in the data"
 
 
-@pytest.mark.parametrize(
-    ("model", "name"),
-    [(RandomForestClassifier(5, random_state=0), "onnx"), (make_pipeline(StandardScaler(), LinearSVC()), "sklearn")],
-    ids=["forest", "no probabilities"],
+NUMBERS = make_pipeline(SimpleImputer(strategy="median", keep_empty_features=True), StandardScaler())
+CATEGORIES = make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder(drop="first"))
+EVERY_STEP = ColumnTransformer(
+    [
+        ("age", make_pipeline(RobustScaler(), NUMBERS), ["age"]),
+        ("port", CATEGORIES, ["port", "class"]),
+        ("sex", OrdinalEncoder(), ["sex"]),
+        ("fare", make_pipeline(MinMaxScaler(), MaxAbsScaler()), ["fare"]),
+    ],
+    remainder="passthrough",
 )
-def test_the_engine_agrees_on_every_row(model: Any, name: str, tmp_path: Path) -> None:
-    engine = brought(model, IRIS.data, SPECIES, tmp_path)
-    scores = engine.score_batch(list(map(tuple, IRIS.data.to_numpy().tolist())))
-    assert [score.label for score in scores] == model.predict(IRIS.data).tolist()
+WITH_NAN = ColumnTransformer([("sex", OrdinalEncoder(), ["sex"]), ("numbers", "passthrough", ["age", "fare"])])
+COMPILED: dict[str, Any] = {
+    "linear": make_pipeline(EVERY_STEP, LogisticRegression()),
+    "support vectors": make_pipeline(EVERY_STEP, CalibratedClassifierCV(LinearSVC(), ensemble=False)),
+    "selected columns": make_pipeline(EVERY_STEP, SelectKBest(k=3), LogisticRegression()),
+    "tree": make_pipeline(WITH_NAN, DecisionTreeClassifier(random_state=0)),
+    "forest": make_pipeline(WITH_NAN, RandomForestClassifier(9, random_state=0)),
+    "extra trees": make_pipeline(EVERY_STEP, ExtraTreesClassifier(9, random_state=0)),
+    "boosting": make_pipeline(EVERY_STEP, GradientBoostingClassifier(n_estimators=9, random_state=0)),
+    "boosting, exponential": make_pipeline(EVERY_STEP, GradientBoostingClassifier(n_estimators=9, loss="exponential")),
+    "boosting by histograms": make_pipeline(WITH_NAN, HistGradientBoostingClassifier(max_iter=9)),
+    "least squares": make_pipeline(EVERY_STEP, Ridge()),
+    "counts": make_pipeline(EVERY_STEP, PoissonRegressor()),
+    "tree of numbers": make_pipeline(WITH_NAN, DecisionTreeRegressor(random_state=0)),
+    "forest of numbers": make_pipeline(EVERY_STEP, RandomForestRegressor(9, random_state=0)),
+    "boosting of numbers": make_pipeline(EVERY_STEP, GradientBoostingRegressor(n_estimators=9)),
+    "boosting of counts": make_pipeline(WITH_NAN, HistGradientBoostingRegressor(max_iter=9, loss="poisson")),
+    "of three": GradientBoostingClassifier(n_estimators=9),
+    "by histograms, of three": HistGradientBoostingClassifier(max_iter=9),
+}
+
+
+def fare(frame: pd.DataFrame) -> pd.DataFrame:
+    random = np.random.default_rng(1)
+    port = [("C", "Q", "S", None)[i] for i in random.integers(0, 4, len(frame))]
+    return frame.assign(fare=random.exponential(30, len(frame)).round(2), port=port)
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_what_is_compiled(name: str, tmp_path: Path) -> None:
+    """The engine was compared with scikit-learn on every row and at the ends of every column when it was made; it is served
+    by a release, which asks it again."""
+    model = COMPILED[name]
+    frame, target = fare(passengers()[0]), np.array(passengers()[1])
+    if "three" in name:
+        frame, target = IRIS.data, SPECIES
+    elif is_regressor(model):
+        target = frame["fare"] + 3 * frame["class"]
+    else:
+        target = target ^ (np.arange(len(target)) % 7 == 0)
+    engine = brought(model, frame, target, tmp_path)
+    assert engine.name == "compiled"
+    assert engine.manifest["parity"] < 1e-9
+    assert check.main([str(tmp_path / "artifacts")]) == 0
+    row = engine.signature.typical
+    changed = (*row[:-1], None) if engine.signature.columns[-1].nullable else row
+    assert engine.explain(row, engine.score(row).label) == []
+    assert len(engine.explain(changed, engine.score(changed).label)) <= 1
+
+
+def test_a_replica_with_a_compiled_table_imports_no_numpy(tmp_path: Path) -> None:
+    brought(RandomForestClassifier(9, random_state=0), IRIS.data, SPECIES, tmp_path)
+    code = (
+        "import sys; from pathlib import Path; from app.engines.loading import load_engine; "
+        f"e = load_engine(Path({str(tmp_path / 'artifacts')!r})); s = e.score(e.signature.typical); "
+        "e.explain((5.0, 3.0, 1.0, 0.1), s.label); print(e.name, 'numpy' in sys.modules, 'onnxruntime' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["compiled", "False", "False"]
+
+
+def forest(trees: int) -> Any:
+    return RandomForestClassifier(trees, random_state=0)
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "said"),
+    [
+        (make_pipeline(PCA(2), LogisticRegression()), "onnx", "a PCA before the model"),
+        (forest(400), "onnx", "comparisons for a row"),
+        (make_pipeline(StandardScaler(), LinearSVC()), "sklearn", "no probabilities"),
+        (HistGradientBoostingClassifier(max_iter=3, categorical_features=[3]), "sklearn", "categories within boosting"),
+    ],
+    ids=["components", "large forest", "no probabilities", "categories"],
+)
+def test_other_engines(model: Any, name: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frame = IRIS.data.assign(**{"petal width (cm)": IRIS.data["petal width (cm)"].round().astype(int)})
+    engine = brought(model, frame, SPECIES, tmp_path)
+    assert engine.name == name
+    assert said in capsys.readouterr().err
+    scores = engine.score_batch(list(map(tuple, frame.to_numpy().tolist())))
+    assert [score.label for score in scores] == model.predict(frame).tolist()
     assert check.main([str(tmp_path / "artifacts")]) == 0
 
 
-def test_numbers_and_their_spread(tmp_path: Path) -> None:
+def test_arrays_that_are_not_the_manifest_s_are_refused(tmp_path: Path) -> None:
+    brought(LogisticRegression(max_iter=1000), IRIS.data, SPECIES, tmp_path)
+    path = tmp_path / "artifacts" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    for changes, said in (
+        ({"scorer": manifest["scorer"] | {"link": "none"}}, "does not describe the scorer"),
+        ({"scorer": manifest["scorer"] | {"features": manifest["scorer"]["features"][1:]}}, "the arrays disagree"),
+        ({"signature": manifest["signature"] | {"labels": ["a", "b"]}}, "names other labels"),
+        ({"files": {}}, "has no sha256 of intercept.npy"),
+    ):
+        path.write_text(json.dumps(manifest | changes))
+        with pytest.raises(ArtifactError, match=said):
+            load_engine(path.parent)
+
+
+@pytest.mark.parametrize(
+    ("model", "spread"),
+    [
+        (Ridge(), None),
+        (BayesianRidge(), lambda model, x: float(np.asarray(model.predict(x, return_std=True)[1])[0])),
+        (RandomForestRegressor(9), lambda model, x: np.std([t.predict(x.to_numpy()) for t in model.estimators_])),
+        (
+            make_pipeline(PCA(2), ExtraTreesRegressor(9)),
+            lambda model, x: np.std([t.predict(model[0].transform(x)) for t in model[1].estimators_]),
+        ),
+    ],
+    ids=["none", "Bayesian", "forest", "forest, by scikit-learn"],
+)
+def test_numbers_and_their_spread(model: Any, spread: Any, tmp_path: Path) -> None:
     frame = IRIS.data.iloc[:, :3]
-    target = IRIS.data.iloc[:, 3].to_numpy()
-    for model, spread in ((Ridge(), False), (BayesianRidge(), True)):
-        engine = brought(model, frame, target, tmp_path)
-        document = client(engine, "v2").post("/predict", json=dict(zip(frame, frame.iloc[7], strict=True))).json()
-        print(engine.name, document)
-        assert document["prediction"] == pytest.approx(model.predict(frame.iloc[[7]])[0], rel=1e-5)
-        assert ("prediction_spread" in document) == spread
+    engine = brought(model, frame, IRIS.data.iloc[:, 3].to_numpy(), tmp_path)
+    x = frame.iloc[[7]]
+    row = dict(zip(frame, x.iloc[0], strict=True))
+    document = client(engine, "v2").post("/predict", json=row).json()
+    print(engine.name, document)
+    assert document["prediction"] == pytest.approx(model.predict(x)[0])
+    assert list(client(engine).post("/predict", json=row).json()) == ["prediction", "model_version"]
+    if spread is None:
+        assert "prediction_spread" not in document
+    else:
+        assert document["prediction_spread"] == pytest.approx(spread(model, x))
+        (item,) = client(engine, "v2").post("/predict/batch", json=[row]).json()["predictions"]
+        assert item["prediction_spread"] == document["prediction_spread"]
 
 
 def test_what_cannot_be_served(tmp_path: Path) -> None:
