@@ -132,7 +132,7 @@ credentials: ## Make and show random passwords for what ENVIRONMENT (production)
 
 # --- the model ---
 
-.PHONY: model model-import compare-models bench-model score test-public
+.PHONY: model model-import iris compare-models bench-model score test-public
 model: .venv/control ## Train, evaluate and compile; DATA=path for other texts, TEXT= and LABEL= name its columns
 	python -m model --data "$$DATA" $(if $(TEXT),--text "$$TEXT") $(if $(LABEL),--label "$$LABEL") $(if $(NAME),--name "$$NAME")
 
@@ -140,6 +140,10 @@ model-import: .venv/import ## Serve a fitted estimator of yours: MODEL=path DATA
 	@[ -n "$$MODEL" ] || { echo "vmlops: MODEL is not set: make model-import MODEL=path" >&2; exit 1; }
 	@python -m model.importing --model "$$MODEL" $(if $(filter file,$(origin DATA)),,--data "$$DATA") $(if $(TARGET),--target "$$TARGET") \
 		$(if $(TEXT),--text "$$TEXT") $(if $(NAME),--name "$$NAME") $(if $(TRUST),--trust)
+
+iris: .venv/import ## A model of a table to try, trained and imported; make deploy VERSION=v2 then serves it beside the texts' (examples/iris)
+	@python examples/iris/train.py build/iris
+	@python -m model.importing --model build/iris/iris.skops --data build/iris/iris.csv --target species
 
 compare-models: .venv/control ## The comparison that the recipe was chosen by, to build/model-comparison.md
 	@mkdir -p build
@@ -190,7 +194,7 @@ molecule: packages .venv/test model/artifacts/manifest.json ## The roles on a th
 lifecycle: packages .venv/test ## What a lab machine changes on this host is taken back
 	pytest tests/lab
 
-.PHONY: test-faults test-cluster test-browser fuzz bench-api
+.PHONY: test-faults test-cluster test-browser test-iris fuzz bench-api
 test-faults: .venv/test ## Break the running lab machine under load: replicas, floods, TLS
 	$(host) packages testssl:testssl.sh
 	pytest tests/faults
@@ -201,6 +205,10 @@ test-cluster: .venv/test ## Break parts of the running cluster under load, and r
 test-browser: .venv/browser build/tools/.fetched ## The page in headless Chromium
 	$(host) packages chromium
 	pytest tests/browser
+
+test-iris: .venv/browser ## The example of a table on the running lab machine; v2 gets its release back
+	$(host) packages chromium
+	pytest tests/iris
 
 .PHONY: box test-vm
 box: .venv/control ## Build a Vagrant box for libvirt from this distribution's packages
