@@ -153,10 +153,10 @@ def measure(calls: Sequence[Callable[[], Any]]) -> list[float]:
     took: list[list[float]] = [[] for _ in calls]
     for _ in range(ROUNDS):
         for call, times in zip(calls, took, strict=True):
-            number, began = 0, time.process_time()
-            while (passed := time.process_time() - began) < ROUND_SECONDS:
+            number, passed, began = 0, 0.0, time.process_time()
+            while number == 0 or passed < ROUND_SECONDS:
                 call()
-                number += 1
+                number, passed = number + 1, time.process_time() - began
             times.append(passed / number)
     return list(map(median, took))
 
