@@ -112,6 +112,8 @@ def constants() -> dict[str, float]:
         )
     for label, share in SHARES.items():
         made[f'api:baseline_label:ratio{{version="v1",label="{label}"}}'] = share
+    # A model of v2 may have other labels, of any characters.
+    made['api:baseline_label:ratio{version="v2",label="it\'s \\"new\\""}'] = 0.25
     return made
 
 
@@ -259,6 +261,19 @@ def test_every_figure_is_drawn(request: pytest.FixtureRequest, data: str, open_c
         assert all(width > 500 for width in paths.evaluate_all("paths => paths.map(path => path.getBBox().width)"))
     text = page.inner_text("body")
     assert not {word for word in ("NaN", "undefined", "Infinity", "no data") if word in text}
+
+
+def test_labels_are_those_of_both_versions(full: str, open_console: OpenConsole) -> None:
+    page = open_console(full, "vmlops-model")
+    rows = [
+        row.split("\t") for row in page.locator("table", has_text="Share of each label").locator("tr").all_inner_texts()
+    ]
+    print(rows)
+    assert [row[0] for row in rows[1:]] == sorted([*SHARES, 'it\'s "new"'])
+    values = {row[0]: row[1:] for row in rows[1:]}
+    assert values['it\'s "new"'] == ["", "", "", "25%"]
+    assert values["fun"][1] == "12.4%"
+    assert all(values["fun"][:3])
 
 
 def test_the_overview_says_how_it_is(full: str, open_console: OpenConsole) -> None:
