@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.conftest import Machine
+from tests.acceptance.conftest import Machine, evidence
 
 SCRIPT = (Path(__file__).parent / "recover.py").read_text()
 KILLED_SECONDS = 5
@@ -66,6 +66,15 @@ def test_a_killed_service_comes_back(host: Any, machine: Machine, unit: str) -> 
     seconds = seconds_to_recover(host, unit, "main", "KILL", addresses(machine)[unit])
     print(f"{unit}: {seconds} s")
     assert seconds <= KILLED_SECONDS
+
+
+def test_nobody_is_refused_while_nginx_starts_again(host: Any, machine: Machine) -> None:
+    """systemd holds its listening sockets: who connects meanwhile waits."""
+    for _ in range(5):
+        host.check_output("kill -KILL $(systemctl show --value -p MainPID nginx)")
+        with machine.client() as client:
+            answer = client.get("/health")
+        assert answer.status_code == 200, evidence(answer)
 
 
 def test_no_service_gives_up(host: Any, machine: Machine) -> None:

@@ -47,6 +47,12 @@ def test_a_gateway_that_is_cut_off_loses_the_address_within_three_seconds(
     assert seen.codes["200"] > 20
 
 
+def test_keepalived_is_confined(fleet: Cluster) -> None:
+    for gateway in ("gateway1", "gateway2"):
+        said = fleet.ssh(gateway, "systemd-analyze security --no-pager --threshold=30 keepalived", check=False)
+        assert float(said.splitlines()[-1].rpartition(": ")[2].split()[0]) <= 3.0, said
+
+
 @pytest.fixture
 def another_release() -> Iterator[None]:
     """The repository makes another release meanwhile."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.conftest import Machine, client, eventually, host, machine
+from tests.faults import table
 
 __all__ = ["client", "eventually", "host", "machine"]
 
@@ -45,12 +48,16 @@ Start = Callable[..., Any]
 
 @pytest.fixture
 def load(machine: Machine) -> Start:
-    """with load(seconds=5, clients=20, …) as load: … — load.py runs meanwhile, and has ended afterwards."""
+    """with load(seconds=5, clients=20, …) as load: … — load.py runs meanwhile, and has ended afterwards.
+
+    It runs on the machine, or, if it is told the address to ask, on this computer.
+    """
 
     @contextmanager
     def start(*flags: str, **options: float | str) -> Iterator[Load]:
-        words = [*flags, *(f"--{name}={value}" for name, value in options.items())]
-        command = ["ssh", "-F", str(machine.ssh_config), machine.name, "python3", "-", *words]
+        words = ["-", *flags, *(f"--{name}={value}" for name, value in options.items())]
+        there = ["ssh", "-F", str(machine.ssh_config), machine.name, "python3"]
+        command = [*([sys.executable] if "address" in options else there), *words]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert process.stdin
         process.stdin.write(SCRIPT)
@@ -65,3 +72,20 @@ def load(machine: Machine) -> Start:
             process.wait()
 
     return start
+
+
+@pytest.fixture
+def note(host: Any) -> Callable[[str, Load, float], None]:
+    """note(fault, load, seconds) puts a row into docs/faults.md; alerts are those that fired since the test began."""
+    begin = time.monotonic()
+
+    def add(fault: str, load: Load, seconds: float) -> None:
+        # Prometheus's own memory of alerts: firing, at any time since.
+        since = int(time.monotonic() - begin) + 1
+        query = f'max_over_time(ALERTS{{alertstate="firing",alertname!="Watchdog"}}[{since}s])'
+        said = host.check_output(f"curl -s --data-urlencode 'query={query}' http://127.0.0.1:9090/api/v1/query")
+        names = sorted({alert["metric"]["alertname"] for alert in json.loads(said)["data"]["result"]})
+        row = table.Row(load.codes, load.reconnected, load.p99, load.slowest, seconds, ", ".join(names) or "none")
+        table.add(fault, row)
+
+    return add

@@ -19,29 +19,34 @@ import time
 from collections import Counter
 from pathlib import Path
 
-BODY = json.dumps({"sentence": "Oh yeah, that was soooo cool!"})
+SENTENCE = "Oh yeah, that was soooo cool!"
 
 
 class Client(threading.Thread):
     def __init__(self, number: int, options: argparse.Namespace, end: float) -> None:
         super().__init__()
-        self.source = f"127.{options.network}.{number // 250}.{number % 250 + 1}"
+        self.source = (
+            f"127.{options.network}.{number // 250}.{number % 250 + 1}" if options.address == "127.0.0.1" else ""
+        )
         self.options, self.end = options, end
         self.pause = 1 / options.rate if options.rate else 0
+        question = {"sentences": [SENTENCE * 200] * options.batch} if options.batch else {"sentence": SENTENCE}
+        self.body = json.dumps(question)
         self.codes: Counter[str] = Counter()
         self.reconnected = 0
         self.seconds: list[float] = []
 
     def ask(self, connection: http.client.HTTPSConnection, headers: dict[str, str]) -> int:
-        connection.request("POST", self.options.path, BODY, headers)
+        connection.request("POST", self.options.path, self.body, headers)
         answer = connection.getresponse()
         answer.read()
         return answer.status
 
     def run(self) -> None:
-        context = ssl._create_unverified_context()
+        ca = self.options.ca
+        context = ssl.create_default_context(cafile=ca) if ca else ssl._create_unverified_context()
         connection = http.client.HTTPSConnection(
-            "127.0.0.1", context=context, source_address=(self.source, 0), timeout=15
+            self.options.address, context=context, source_address=(self.source, 0), timeout=self.options.timeout
         )
         kept, attempt = False, 0
         while (start := time.monotonic()) < self.end and not self.options.until.exists():
@@ -83,6 +88,10 @@ def main() -> None:
         "--until", type=Path, default=Path("/nonexistent"), help="a file whose appearance ends the load before its time"
     )
     parser.add_argument("--path", default="/predict")
+    parser.add_argument("--address", default="127.0.0.1", help="whom to ask; any other is asked from one address")
+    parser.add_argument("--timeout", type=float, default=15, help="seconds")
+    parser.add_argument("--ca", default="", help="a file: verify the certificate with it")
+    parser.add_argument("--batch", type=int, default=0, help="sentences of a request: the load is of batches")
     parser.add_argument("--network", type=int, default=20, help="second part of the addresses")
     parser.add_argument("--debug", action="store_true", help="ask v2")
     parser.add_argument("--guess", action="store_true", help="a wrong password, another one every time")

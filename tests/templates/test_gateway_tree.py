@@ -16,7 +16,7 @@ from roles.gateway.library import nginx_tree
 from tests.load.bench import gateway
 from tests.paths import ROOT
 from tests.templates.gateway_edge import NGINX, certificate, check, places, write_tree
-from tests.templates.render import DISTRIBUTIONS, evaluate, variables
+from tests.templates.render import DISTRIBUTIONS, evaluate, render, variables
 
 ROLE = ROOT / "roles/gateway"
 TWO_HOSTS = [
@@ -202,6 +202,19 @@ def test_a_failure_half_way_puts_the_old_tree_back(tmp_path: Path, run: Run, mon
 @pytest.mark.parametrize("files", [{"vmlops/one.conf": ""}, FILES | {"elsewhere.conf": ""}, FILES | {"vmlops/a/b": ""}])
 def test_files_elsewhere_are_refused(run: Run, files: dict[str, str]) -> None:
     assert run(files)["failed"] is True
+
+
+@pytest.mark.parametrize("ipv6", [True, False])
+def test_systemd_holds_the_sockets_that_nginx_wants(ipv6: bool) -> None:
+    """nginx takes an inherited socket for the `listen` of the same address, and opens one that nobody gave it."""
+    server = render("gateway", "etc/nginx/vmlops/server.conf", _gateway_ipv6=ipv6)
+    socket = render("gateway", "etc/systemd/system/nginx.socket", _gateway_ipv6=ipv6)
+    unit = render("gateway", "etc/systemd/system/nginx.service.d/socket.conf", _gateway_ipv6=ipv6)
+    wanted = {address if ":" in address else f"0.0.0.0:{address}" for address in re.findall(r"listen ([^ ;]+)", server)}
+    held = re.findall(r"^ListenStream=(.*)$", socket, re.MULTILINE)
+    assert set(held) == wanted
+    assert len(held) == (4 if ipv6 else 2)
+    assert f"\nEnvironment=NGINX={''.join(f'{number};' for number in range(3, 3 + len(held)))}\n" in unit
 
 
 def test_unknown_variables_are_errors() -> None:
