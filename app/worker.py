@@ -19,7 +19,7 @@ from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]
 
 KEEPALIVE_SECONDS = 75  # longer than nginx keeps an idle connection (60 s), so that nginx is the one to close it
 DRAIN_SECONDS = 15  # for requests that are being answered when the process is told to stop
-MASTER_SECONDS = 3.0  # a master that has not looked at its worker for so long hangs: it looks every second
+MASTER_SECONDS = 2.0  # a master that has not looked at its worker for so long hangs: it looks every second
 
 
 class Protocol(HttpToolsProtocol):

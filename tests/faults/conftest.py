@@ -76,16 +76,19 @@ def load(machine: Machine) -> Start:
 
 @pytest.fixture
 def note(host: Any) -> Callable[[str, Load, float], None]:
-    """note(fault, load, seconds) puts a row into docs/faults.md; alerts are those that fired since the test began."""
-    begin = time.monotonic()
+    """note(fault, load, seconds) puts a row into docs/faults.md; alerts are those that began to fire since the test began."""
+
+    def fired(seconds: int) -> set[str]:
+        """The alerts that fired at any time within so many seconds, with their labels."""
+        query = f'max_over_time(ALERTS{{alertstate="firing",alertname!="Watchdog"}}[{seconds}s])'
+        said = host.check_output(f"curl -s --data-urlencode 'query={query}' http://127.0.0.1:9090/api/v1/query")
+        return {json.dumps(alert["metric"], sort_keys=True) for alert in json.loads(said)["data"]["result"]}
+
+    before, begin = fired(10), time.monotonic()
 
     def add(fault: str, load: Load, seconds: float) -> None:
-        # Prometheus's own memory of alerts: firing, at any time since.
-        since = int(time.monotonic() - begin) + 1
-        query = f'max_over_time(ALERTS{{alertstate="firing",alertname!="Watchdog"}}[{since}s])'
-        said = host.check_output(f"curl -s --data-urlencode 'query={query}' http://127.0.0.1:9090/api/v1/query")
-        names = sorted({alert["metric"]["alertname"] for alert in json.loads(said)["data"]["result"]})
-        row = table.Row(load.codes, load.reconnected, load.p99, load.slowest, seconds, ", ".join(names) or "none")
-        table.add(fault, row)
+        new = fired(int(time.monotonic() - begin) + 1) - before
+        names = ", ".join(sorted({json.loads(alert)["alertname"] for alert in new}))
+        table.add(fault, table.Row(load.codes, load.reconnected, load.p99, load.slowest, seconds, names or "none"))
 
     return add

@@ -28,8 +28,9 @@ TAIL = """
   that away. A whole machine is one component of a fleet (`make test-cluster`), and the only one of the lab.
 - The lab's full disk is a tmpfs that holds the logs, the samples and nginx' temporary files. The alerts on disks leave out tmpfs;
   `tests/templates/test_monitoring_rules.py` tests them.
-- A lab machine may not set its clock. nginx, the verifier and the API see another day through libfaketime; the kernel, systemd
-  and the programs in Go, which ask the kernel past the C library, do not.
+- A lab machine may not set its clock. nginx and the verifier see another day through libfaketime. The API decides nothing by the
+  time of day; the kernel, systemd and the programs in Go ask the kernel past the C library, and were not tried.
+- A lab machine's power cut ends its processes at once. What its kernel still had to write is not lost as it would be by a real one.
 """
 
 

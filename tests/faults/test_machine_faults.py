@@ -62,11 +62,11 @@ def bound_on_memory(host: Any) -> Iterator[None]:
     worker, identity = host.check_output(WORKER).split()[0], host.check_output("cat /etc/machine-id")
     group = "/sys/fs/cgroup/memory/vmlops-fault"
     here(
-        f"mkdir -p {group}; echo 3 > {group}/memory.move_charge_at_immigrate\n"
+        f"mkdir -p {group}\n"
         f"for p in $(grep -ls '^NSpid:.*[[:space:]]{worker}$' /proc/[0-9]*/status | cut -d/ -f3); do\n"
         f'  if [ "$(cat /proc/$p/root/etc/machine-id)" = {identity} ]; then echo $p > {group}/cgroup.procs; fi\n'
         f"done\n"
-        f"echo $(($(cat {group}/memory.usage_in_bytes) + 1048576)) > {group}/memory.limit_in_bytes"
+        f"echo 1M > {group}/memory.limit_in_bytes"  # of what it takes from now on
     )
     try:
         yield
@@ -104,7 +104,7 @@ def test_full_disk(host: Any, load: Start, note: Note, eventually: Eventually) -
     def newest(job: str) -> float:
         """The time of Prometheus's newest sample of a job."""
         query = f'max(timestamp(up{{job="{job}"}}))'
-        said = host.run(f"curl -s --data-urlencode 'query={query}' http://127.0.0.1:9090/api/v1/query").stdout
+        said = host.run(f"curl -sf --data-urlencode 'query={query}' http://127.0.0.1:9090/api/v1/query").stdout
         found = json.loads(said)["data"]["result"] if said else []
         return float(found[0]["value"][1]) if found else 0.0
 
@@ -114,26 +114,27 @@ def test_full_disk(host: Any, load: Start, note: Note, eventually: Eventually) -
     try:
         eventually(lambda: newest("node") > 0, "Prometheus has a sample", 30)
         seen = newest("node")
-        with load(seconds=14) as clients:
+        with load(seconds=25) as clients:
             time.sleep(2)
             assert "No space left" in host.run("cat /dev/zero > /mnt/filler").stderr
             time.sleep(8)
             print(host.check_output("df -h /var/log"))
             size = int(host.check_output(f"stat -c %s {log}"))
             start, moment = time.monotonic(), float(host.check_output("rm /mnt/filler; date +%s"))
-            eventually(lambda: int(host.check_output(f"stat -c %s {log}")) > size, "the log goes on", 5)
+            eventually(lambda: int(host.check_output(f"stat -c %s {log}")) > size, "the log goes on", 10)
             eventually(lambda: newest("node") >= moment, "Prometheus goes on", 20)
             seconds = time.monotonic() - start
         kept = host.check_output(
             f"curl -s 'http://127.0.0.1:9090/api/v1/query?query=up&time={seen:.0f}' | grep -c '\"job\":\"node\"'"
         )
+        note("the disk of logs and samples is full for eight seconds", clients, seconds)
     finally:
         host.check_output(
             f"systemctl stop {WRITERS}; umount --lazy {' '.join(FULL)} /mnt; systemctl start {WRITERS} nginx"
         )
-    note("the disk of logs and samples is full for eight seconds", clients, seconds)
     assert set(clients.codes) == {"200"}, clients.codes
     assert kept == "1", "samples from before are there"
+    eventually(lambda: host.run("curl -sf http://127.0.0.1:9090/-/ready").rc == 0, "Prometheus is back on its disk", 30)
 
 
 def test_read_only_opt(host: Any, load: Start, note: Note) -> None:
@@ -145,20 +146,14 @@ def test_read_only_opt(host: Any, load: Start, note: Note) -> None:
             start = time.monotonic()
             host.check_output(f"systemctl restart {REPLICA}")
             seconds = time.monotonic() - start
-        # as a new release would find it
-        changed = ROOT / "app/read_only.txt"
-        changed.write_text(f"{time.time()}\n")
-        try:
-            done = ansible("playbooks/deploy.yml")
-        finally:
-            changed.unlink()
+        done = ansible("playbooks/deploy.yml")
     finally:
-        host.check_output("umount /opt")
+        host.check_output(f"umount --lazy /opt && systemctl restart {REPLICA}")
     said = " ".join(done.stdout.split())
     note("/opt is read-only, and a replica starts anew", clients, seconds)
     assert set(clients.codes) == {"200"}, clients.codes
     assert done.returncode != 0
-    assert "read-only" in said.lower(), said[-3000:]
+    assert "/opt/vmlops/releases is read-only: find out why" in said, said[-3000:]
     assert "Traceback" not in said
 
 
@@ -188,12 +183,13 @@ def test_journald_down(host: Any, load: Start, note: Note, eventually: Eventuall
     assert host.check_output("systemctl --failed --no-legend --plain") == ""
 
 
-FAKED = ["vmlops-api-v1@8001", "vmlops-api-v1@8002", "vmlops-api-v1@8003", "vmlops-verifier", "nginx"]
+# What decides by the time of day: how long verdicts and failures of replicas hold. (Python's sleep fails under libfaketime.)
+FAKED = ["vmlops-verifier", "nginx"]
 
 
 @pytest.fixture(scope="module")
 def faked_clock(host: Any) -> Iterator[None]:
-    """What clients depend on asks libfaketime for the time, which has it from /etc/faketimerc."""
+    """The gateway asks libfaketime for the time, which has it from /etc/faketimerc."""
     host.check_output(
         "apt-get install -qq -y --no-install-recommends libfaketime >/dev/null && echo +0 > /etc/faketimerc"
     )
@@ -342,6 +338,6 @@ def test_a_release_that_does_not_fit_is_refused_before_it_is_copied(host: Any) -
         host.check_output(f"umount {RELEASES}")
     said = " ".join(done.stdout.split())
     assert done.returncode != 0, said
-    assert re.search(r"has (19|20) MB free at /opt/vmlops/releases, and release [0-9a-f]{12} needs \d+ MB", said), said
+    assert re.search(r"/opt/vmlops/releases has 2[01] MB left, and release [0-9a-f]{12} takes \d+ MB", said), said
     assert "Traceback" not in said
     assert copied == ""

@@ -84,7 +84,8 @@ async def watch(unit: str, address: str) -> None:
             if looks >= STOPPED_LOOKS:
                 print(f"{unit}: process {pid} is stopped: killed", flush=True)
                 kill(pid)
-        silent = silent + 1 if pids and address and await is_silent(address) else 0
+        # Where one is stopped it is clear what is wrong, and asking would take two seconds.
+        silent = silent + 1 if pids and address and not stopped and await is_silent(address) else 0
         if silent >= SILENT_LOOKS:
             print(f"{unit}: takes connections at {address} and answers none: killed", flush=True)
             for pid in processes(unit):
