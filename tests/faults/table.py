@@ -30,7 +30,8 @@ TAIL = """
   `tests/templates/test_monitoring_rules.py` tests them.
 - A lab machine may not set its clock. nginx and the verifier see another day through libfaketime. The API decides nothing by the
   time of day; the kernel, systemd and the programs in Go ask the kernel past the C library, and were not tried.
-- A lab machine's power cut ends its processes at once. What its kernel still had to write is not lost as it would be by a real one.
+- A lab machine's power cut ends its processes at once. What its kernel still had to write is not lost, as it would be by a real
+  one.
 """
 
 

@@ -26,6 +26,7 @@ GIVEN: dict[str, dict[str, Any]] = {
     "etc/vmlops/firewall.d/service.nft.j2": {"_confined_service_unit": "service"},
     "etc/nginx/users": {"item": {"name": "users", "accounts": []}},
     "etc/systemd/system/vmlops-api@.service.j2": {"version": "v1"},
+    "decision.prom.j2": {"_api_decision": {"decision": "promoted", "version": "v1", "release": "0", "reason": "asked"}},
 }
 
 
