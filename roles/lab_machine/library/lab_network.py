@@ -291,6 +291,7 @@ class Machine:
         closed = self.close_tunnel()
         if not self.ports:
             return closed
+        RUN.mkdir(exist_ok=True)
         leads = [word for host, guest in self.ports for word in ("-L", f"127.0.0.1:{host}:127.0.0.1:{guest}")]
         options = ["ExitOnForwardFailure=yes", "ServerAliveInterval=10", "ServerAliveCountMax=3"]
         command = ["ssh", "-F", str(ssh_config), "-f", "-N", "-M", "-S", str(self.socket), *leads]
