@@ -58,6 +58,19 @@ class Reference:
     def predict_proba(self, inputs: Sequence[Input]) -> Any:
         return self._estimator.predict_proba(self._given(inputs))
 
+    def answerable(self, inputs: Sequence[Input]) -> list[Input]:
+        """Return those inputs that the estimator itself answers with finite numbers: a step may take a logarithm."""
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                predicted = np.asarray(self.predict(inputs))
+            finite = predicted.dtype.kind != "f" or bool(np.isfinite(predicted).all())
+        except ValueError:
+            finite = False
+        if finite:
+            return list(inputs)
+        return [x for one in inputs for x in self.answerable([one])] if len(inputs) > 1 else []
+
     def _given(self, inputs: Sequence[Input]) -> Any:
         if not self._names:
             return list(inputs)
@@ -113,6 +126,7 @@ def serve(estimator: Any, path: Path, data: Dataset | Table | None, output: Path
             odd = extremes.rows(signature)
         reference = Reference(estimator, signature)
         _check(reference, signature, inputs)
+        odd = reference.answerable(odd)
     except Unservable as error:
         raise Unservable(f"{path}: {error}") from None
     with manifest.staging(output) as made, warnings.catch_warnings():

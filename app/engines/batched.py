@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from app.engines import occlusion
 from app.engines.artifact import read_signature
-from app.engines.engine import Score
+from app.engines.engine import NOT_FINITE, Score, Unanswerable
 from app.engines.signature import Input, Scalar
 
 Floats = NDArray[np.float64]
@@ -50,7 +50,7 @@ class BatchEngine(ABC):
     def score_batch(self, inputs: Sequence[Input]) -> list[Score]:
         if not inputs:
             return []
-        labels, probabilities, spread = self.predict(inputs)
+        labels, probabilities, spread = self._answers(inputs)
         rows = [[]] * len(inputs) if probabilities is None else probabilities.tolist()
         spreads = [None] * len(inputs) if spread is None else spread.tolist()
         place = {label: i for i, label in enumerate(self.signature.labels)}
@@ -58,6 +58,26 @@ class BatchEngine(ABC):
             Score(label, p[place[label]] if p else float("nan"), p, *self.tokens(x), s)
             for x, label, p, s in zip(inputs, labels, rows, spreads, strict=True)
         ]
+
+    def _answers(self, inputs: Sequence[Input]) -> Predicted:
+        """Raises Unanswerable, which of several inputs names the first one."""
+        try:
+            made = self.predict(inputs)
+            numbers = made.labels if self.signature.kind == "number" else made.probabilities
+            if numbers is not None and not np.isfinite(np.asarray(numbers, dtype=np.float64)).all():
+                raise ValueError(NOT_FINITE)
+            return made
+        except (
+            ValueError
+        ) as error:  # of scikit-learn, which refuses NaN and infinity that a step of the pipeline has made
+            if len(inputs) == 1:
+                raise Unanswerable(str(error).partition("\n")[0].rstrip(".")) from None
+        for i, x in enumerate(inputs):
+            try:
+                self._answers([x])
+            except Unanswerable as error:
+                raise Unanswerable(f"input {i}: {error}") from None
+        raise Unanswerable("these inputs at once")
 
     def explain(self, x: Input, label: Scalar, top: int = 10) -> list[tuple[str, float]]:
         return occlusion.explain(self.signature, self.score_batch, x, label, top)

@@ -7,6 +7,13 @@ from typing import Any, NamedTuple, Protocol
 
 from app.engines.signature import Input, Scalar, Signature
 
+NOT_FINITE = "it predicts NaN or infinity"
+
+
+class Unanswerable(Exception):
+    """An input that fits the signature, and that the model itself cannot answer: a logarithm of it is taken, and it is
+    negative, say. The message says why, in one line."""
+
 
 class Score(NamedTuple):
     """The answer for one input."""
@@ -20,7 +27,8 @@ class Score(NamedTuple):
 
 
 class Engine(Protocol):
-    """A loaded model. It scores every text, even an empty one, and every row that fits the signature."""
+    """A loaded model. It scores every text, even an empty one, and every row that fits the signature. Of a row that the model
+    cannot answer it raises Unanswerable."""
 
     name: str  # "compiled", "onnx" or "sklearn"
     signature: Signature

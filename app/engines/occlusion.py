@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from math import log
 
-from app.engines.engine import Score
+from app.engines.engine import Score, Unanswerable
 from app.engines.signature import Input, Row, Scalar, Signature
 
 # What one explanation may cost: parts that are tried, and bytes of text that are read for it.
@@ -41,7 +41,10 @@ def explain(
         p = min(max(score.probabilities[signature.labels.index(label)], _LEAST), 1 - _LEAST)
         return log(p / (1 - p))
 
-    whole, *others = map(value, score_batch([x, *without.values()]))
+    try:
+        whole, *others = map(value, score_batch([x, *without.values()]))
+    except Unanswerable:  # of a row that nobody asked for
+        return []
     return heaviest(((part, whole - other) for part, other in zip(without, others, strict=True)), top)
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 from app.engines.artifact import MANIFEST, ArtifactError
 from app.engines.batched import BatchEngine, Predicted
 from app.engines.signature import Input
+
+# Official builds tell Microsoft about every session unless this is set before they are loaded.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+import onnxruntime
 
 GRAPH = "model.onnx"
 _DTYPES: dict[str, Any] = {

@@ -15,13 +15,13 @@ import operator
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
-from math import exp, nan, sqrt
+from math import exp, inf, isfinite, nan, sqrt
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from app.engines import arrays, occlusion
 from app.engines.artifact import MANIFEST, ArtifactError, read_array, read_signature
-from app.engines.engine import Score
+from app.engines.engine import NOT_FINITE, Score, Unanswerable
 from app.engines.links import sigmoid, softmax
 from app.engines.signature import Row, Scalar
 
@@ -53,7 +53,10 @@ class Feature(NamedTuple):
 
 
 def _exponential(z: Sequence[float]) -> list[float]:
-    return [exp(x) for x in z]
+    try:
+        return [exp(x) for x in z]
+    except OverflowError:
+        return [inf]
 
 
 LINKS: dict[str, Callable[[Sequence[float]], Sequence[float]]] = {
@@ -130,6 +133,8 @@ class CompiledRows:
             z = self._added(self._leaves_of(features))
         outputs = self._link(z)
         if not self.signature.labels:
+            if not isfinite(outputs[0]):
+                raise Unanswerable(NOT_FINITE)
             return Score(outputs[0], nan, [], spread=spread)
         decisive = z if self._decides_by_logits else outputs
         best = decisive.index(max(decisive))

@@ -8,7 +8,7 @@ from math import isfinite
 from time import perf_counter
 from typing import Any
 
-from app.engines.engine import Engine, Score
+from app.engines.engine import Engine, Score, Unanswerable
 from app.engines.signature import Input, text_of
 from app.http.answers import Answer, to_json
 from app.http.problems import Problem
@@ -65,7 +65,10 @@ class Predictor:
     def scored(self, body: bytes, request_id: str) -> tuple[Input, Score]:
         """Score one input; count it, and keep it for its label where that is wanted. Raises Problem."""
         x = self.parse(body)
-        score = self.engine.score(x)
+        try:
+            score = self.engine.score(x)
+        except Unanswerable as error:
+            raise _unanswerable(error) from None
         self.metrics.predicted(x, score)
         if self.metrics.feedback:
             self.metrics.feedback.record(request_id, x, score)
@@ -109,17 +112,23 @@ class Predictor:
         return Answer.of(200, to_json(document))
 
     async def score(self, inputs: Sequence[Input]) -> list[Score]:
-        """Score the inputs in order and count them in the metrics. Other requests are answered in between."""
-        scores: list[Score] = []
-        if self.engine.slow:
-            scores = await asyncio.to_thread(self.engine.score_batch, inputs)
-        else:
-            for start in range(0, len(inputs), SLICE):
-                if start:
-                    await asyncio.sleep(0)
-                scores += self.engine.score_batch(inputs[start : start + SLICE])
+        """Score the inputs in order and count them in the metrics. Other requests are answered in between. Raises Problem."""
+        try:
+            scores = await self._scores(inputs)
+        except Unanswerable as error:
+            raise _unanswerable(error) from None
         for x, score in zip(inputs, scores, strict=True):
             self.metrics.predicted(x, score)
+        return scores
+
+    async def _scores(self, inputs: Sequence[Input]) -> list[Score]:
+        if self.engine.slow:
+            return await asyncio.to_thread(self.engine.score_batch, inputs)
+        scores: list[Score] = []
+        for start in range(0, len(inputs), SLICE):
+            if start:
+                await asyncio.sleep(0)
+            scores += self.engine.score_batch(inputs[start : start + SLICE])
         return scores
 
     def _answer(self, label: object) -> Answer:
@@ -153,6 +162,10 @@ def _parse_sentences(body: bytes) -> list[str]:
     from app.http.validation import sentences  # imports pydantic: see sentences.py
 
     return sentences(body)
+
+
+def _unanswerable(error: Unanswerable) -> Problem:
+    return Problem(422, f"The model cannot answer this: {error}.")
 
 
 def _milliseconds(started: float) -> float:

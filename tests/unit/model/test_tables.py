@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.linear_model import BayesianRidge, LogisticRegression, PoissonRegressor, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import (
+    FunctionTransformer,
     MaxAbsScaler,
     MinMaxScaler,
     OneHotEncoder,
@@ -324,6 +326,20 @@ def test_other_engines(model: Any, name: str, said: str, tmp_path: Path, capsys:
     assert check.main([str(tmp_path / "artifacts")]) == 0
 
 
+def test_onnxruntime_tells_nobody(tmp_path: Path) -> None:
+    """Its telemetry, which is on unless it is told otherwise, would leave an id and a queue of events in the home folder."""
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", "import app.engines.onnx_engine"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert list(tmp_path.rglob("*")) == []
+
+
 def test_arrays_that_are_not_the_manifest_s_are_refused(tmp_path: Path) -> None:
     brought(LogisticRegression(max_iter=1000), IRIS.data, SPECIES, tmp_path)
     path = tmp_path / "artifacts" / "manifest.json"
@@ -381,3 +397,28 @@ def test_what_cannot_be_served(tmp_path: Path) -> None:
     (tmp_path / "empty.csv").write_text("a,b\n")
     with pytest.raises(DataError, match="has no rows"):
         table.read(tmp_path / "empty.csv")
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "reason"),
+    [
+        (make_pipeline(FunctionTransformer(np.log), Ridge()), "sklearn", "Input X contains NaN"),
+        (PoissonRegressor(max_iter=1000), "compiled", "it predicts NaN or infinity"),
+    ],
+    ids=["logarithm", "overflow"],
+)
+def test_what_the_model_itself_cannot_answer_is_422(model: Any, name: str, reason: str, tmp_path: Path) -> None:
+    """Such rows are none of the data's, so the model is served, and they are the client's mistake."""
+    engine = brought(model, IRIS.data.iloc[:, :3], IRIS.data.iloc[:, 3].to_numpy(), tmp_path)
+    assert engine.name == name
+    good = {column.name: column.typical for column in engine.signature.columns}
+    bad = dict.fromkeys(good, 1e6 if reason != "Input X contains NaN" else -1.0)
+    for version in ("v1", "v2"):
+        asked = client(engine, version)
+        assert asked.post("/predict", json=good).status_code == 200
+        document = check_problem(asked.post("/predict", json=bad), 422)
+        assert reason in document["detail"]
+        many = check_problem(asked.post("/predict/batch", json=[good, bad]), 422)
+        assert reason in many["detail"]
+    tensors = [{"name": key, "shape": [1], "datatype": "FP64", "data": [value]} for key, value in bad.items()]
+    check_problem(client(engine).post("/v2/models/theirs/infer", json={"inputs": tensors}), 422)
