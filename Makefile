@@ -34,6 +34,12 @@ ifeq (,$(filter -j%,$(MAKEFLAGS)))
 MAKEFLAGS += --jobs=2
 endif
 endif
+# Where sudo asks for a password, the progress of the training would overwrite the question.
+ifneq (,$(filter build-project,$(MAKECMDGOALS)))
+ifneq (0,$(shell [ "$$(id -u)" = 0 ] || sudo -k -n true 2>/dev/null; echo $$?))
+.NOTPARALLEL:
+endif
+endif
 ifneq (,$(filter test,$(MAKECMDGOALS)))
 MAKEFLAGS += --output-sync=target
 # Another machine that runs would change what the lifecycle's tests look at on this host.
@@ -52,7 +58,7 @@ start-project: ## Bring the whole system up, in a lab machine on this host or a 
 
 run-project: start-project ## The same
 
-build-project: model/artifacts/manifest.json base-tree ## Make what a start needs: packages, .venv, model, the machine's base tree
+build-project: base-tree model/artifacts/manifest.json ## Make what a start needs: packages, .venv, model, the machine's base tree
 
 provision: ## Run site.yml against ENVIRONMENT (default: the machine that runs)
 	$(host) playbook site.yml
@@ -263,8 +269,8 @@ audit: .venv/audit ## Known vulnerabilities of what is locked, and licences
 	$(host) venv requirements/control.txt requirements/train.txt requirements/api.txt requirements/import.txt requirements/batch.txt requirements/test.txt
 	@touch $@
 
-.venv/batch: requirements/batch.txt .venv/control
-	$(host) venv requirements/control.txt requirements/train.txt requirements/batch.txt
+.venv/batch: requirements/batch.txt .venv/import
+	$(host) venv requirements/control.txt requirements/train.txt requirements/api.txt requirements/import.txt requirements/batch.txt
 	@touch $@
 
 .venv/audit: requirements/audit.txt .venv/test

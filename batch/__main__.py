@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pyarrow as pa
 from dask import config
 from distributed import Client, LocalCluster
 from distributed.security import Security
@@ -18,13 +17,27 @@ from distributed.security import Security
 from app.engines.artifact import ArtifactError
 from app.engines.engine import Engine
 from app.engines.loading import load_engine
-from app.engines.signature import text_of
+from app.engines.signature import Signature
+from batch.inputs import Columns, Inputs, Text
 from batch.run import Position, Run, TooManyErrors
-from batch.scoring import Model, Task, probability_column
+from batch.scoring import Model, Task, added_columns
 from batch.tables import Source, TableError, encoder, open_source
 from model.manifest import ROOT
 
 TEXT_COLUMNS = ("sentence", "content", "text")
+
+
+def inputs(source: Source, signature: Signature, named: str | None, path: Path) -> Inputs:
+    """Raises TableError where columns are missing, or more than one could be the text."""
+    if signature.takes_text:
+        return Text(text_column(source, named, path))
+    if named:
+        raise TableError(f"the model {signature.model} takes columns, not a text: leave TEXT away")
+    if missing := [column.name for column in signature.columns if column.name not in source.columns]:
+        raise TableError(
+            f"{path}: has no column {missing[0]!r}, which the model {signature.model} takes; add it, empty where it is missing"
+        )
+    return Columns(signature)
 
 
 def text_column(source: Source, named: str | None, path: Path) -> str:
@@ -108,19 +121,15 @@ def arguments() -> argparse.Namespace:
 
 def prepare(options: argparse.Namespace, engine: Engine) -> tuple[Source, Run]:
     """Everything that can be wrong before any work is done. Raises TableError."""
-    if not engine.signature.takes_text:
-        raise TableError(f"the model {engine.signature.model} takes columns; files are scored by models of texts only")
+    signature = engine.signature
+    if options.probabilities and not signature.probabilities:
+        raise TableError(f"the model {signature.model} gives no probabilities: leave PROBABILITIES away")
     source = open_source(options.input)
-    column = text_column(source, options.text, options.input)
-    number, text = pa.float64(), pa.string()
-    probabilities = (
-        {probability_column(text_of(label)): number for label in engine.signature.labels}
-        if options.probabilities
-        else {}
-    )
-    added = {"prediction": text, "confidence": number, **probabilities, "model_version": text}
-    task = Task(source.decoder(), encoder(options.output, source, added), column, options.probabilities)
-    about = f"{engine.model_version} {column} {sorted(added)}"
+    read = inputs(source, signature, options.text, options.input)
+    added = added_columns(signature, options.probabilities)
+    task = Task(source.decoder(), encoder(options.output, source, added), read, options.probabilities)
+    taken = read.column if isinstance(read, Text) else "columns"
+    about = f"{engine.model_version} {taken} {sorted(added)}"
     return source, Run(source, options.input, options.output, task, about)
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 from distributed import Worker, WorkerPlugin
 
-from app.engines.engine import Engine
+from app.engines.engine import Engine, Score
 from app.engines.loading import load_engine
 from app.engines.scorer import CompiledEngine
-from app.engines.signature import text_of
+from app.engines.signature import Input, Scalar, Signature, text_of
+from batch.inputs import Inputs
 from batch.tables import Bad, Decoder, Encoder, Piece, Row
 from batch.vectorised import VectorisedEngine
 
@@ -51,19 +53,23 @@ class Task(NamedTuple):
 
     decoder: Decoder
     encoder: Encoder
-    column: str  # that has the text
+    inputs: Inputs
     all_probabilities: bool
 
     def score(self, piece: Piece) -> Scored:
         rows, bad = self.decoder.rows(piece)
         records = len(rows) + len(bad)
+        read = self.inputs.reader()
         good = []
+        inputs = []
         for number, row in rows:
-            if wrong := self._flaw(row):
-                bad.append(Bad(number, wrong, str(row)[:1000]))
+            try:
+                inputs.append(read(row))
+            except ValueError as error:
+                bad.append(Bad(number, str(error), str(row)[:1000]))
             else:
                 good.append((number, row))
-        for (_, row), answer in zip(good, self._answers([row[self.column] for _, row in good]), strict=True):
+        for (_, row), answer in zip(good, self._answers(inputs), strict=True):
             row.update(answer)
         try:
             data = self.encoder.encode([row for _, row in good])
@@ -71,41 +77,30 @@ class Task(NamedTuple):
             data = self._one_by_one(good, bad)
         return Scored(data, records, sorted(bad))
 
-    def _flaw(self, row: Row) -> str:
-        if self.column not in row:
-            return f"has no {self.column!r}"
-        text = row[self.column]
-        if not isinstance(text, str):
-            return f"{self.column!r} is no text but {type(text).__name__}"
-        return "" if text.strip() else f"{self.column!r} is empty"
-
-    def _answers(self, texts: Sequence[str]) -> list[Row]:
-        if not texts:
+    def _answers(self, inputs: Sequence[Input]) -> list[Row]:
+        if not inputs:
             return []
         if isinstance(_engine, VectorisedEngine):
-            labels, probabilities = _engine.scores(texts)
-            names = [text_of(_engine.signature.labels[number]) for number in labels]
-            rows = probabilities.tolist()
+            labels, probabilities = _engine.scores(inputs)
             confidences = probabilities[np.arange(len(labels)), labels].tolist()
+            names = [_engine.signature.labels[number] for number in labels]
+            scores = [Score(*one) for one in zip(names, confidences, probabilities.tolist(), strict=True)]
         else:
-            scores = _engine.score_batch(texts)
-            names = [text_of(score.label) for score in scores]
-            rows = [score.probabilities for score in scores]
-            confidences = [score.confidence for score in scores]
-        return [
-            self.answer(name, confidence, p, _engine)
-            for name, confidence, p in zip(names, confidences, rows, strict=True)
-        ]
+            scores = _engine.score_batch(inputs)
+        return [self._answer(score, _engine.signature) for score in scores]
 
-    def answer(self, label: str, confidence: float, probabilities: Sequence[float], engine: Any) -> Row:
+    def _answer(self, score: Score, signature: Signature) -> Row:
         """The columns that are added to a row."""
-        added: Row = {"prediction": label, "confidence": confidence}
+        written = score.label if _kind(signature) else text_of(score.label)
+        answer: Row = {"prediction": written}
+        if signature.spread:
+            answer["prediction_spread"] = score.spread
+        if signature.probabilities:
+            answer["confidence"] = score.confidence
         if self.all_probabilities:
-            added |= {
-                probability_column(name): p
-                for name, p in zip(map(text_of, engine.signature.labels), probabilities, strict=False)
-            }
-        return {**added, "model_version": engine.model_version}
+            names = map(_probability_column, signature.labels)
+            answer |= dict(zip(names, score.probabilities, strict=True))
+        return {**answer, "model_version": _engine.model_version}
 
     def _one_by_one(self, rows: Sequence[tuple[int, Row]], bad: list[Bad]) -> bytes:
         """Encode rows one by one, and count those that cannot be encoded among the bad."""
@@ -120,5 +115,25 @@ class Task(NamedTuple):
         return b"".join(parts)
 
 
-def probability_column(label: str) -> str:
-    return f"probability_{label}"
+def added_columns(signature: Signature, all_probabilities: bool) -> dict[str, pa.DataType]:
+    """Return what is added to the columns of the input, and its types."""
+    types = {bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
+    kind = _kind(signature)
+    added = {"prediction": types.get(kind, pa.string()) if kind else pa.string()}
+    if signature.spread:
+        added["prediction_spread"] = pa.float64()
+    if signature.probabilities:
+        added["confidence"] = pa.float64()
+    if all_probabilities:
+        added |= dict.fromkeys(map(_probability_column, signature.labels), pa.float64())
+    return {**added, "model_version": pa.string()}
+
+
+def _kind(signature: Signature) -> type[Scalar] | None:
+    """Return the type of the predictions, or None where they are of several and so are written as texts."""
+    kinds = {type(label) for label in signature.labels} or {float}
+    return kinds.pop() if len(kinds) == 1 else None
+
+
+def _probability_column(label: Scalar) -> str:
+    return f"probability_{text_of(label)}"

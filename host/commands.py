@@ -66,8 +66,11 @@ def as_root(*command: str | Path) -> list[str]:
 
 
 def ask_become_pass() -> list[str]:
-    """Return the option with which Ansible asks for sudo's password, where sudo wants one."""
-    return [] if os.geteuid() == 0 or succeeds("sudo", "-n", "true") else ["--ask-become-pass"]
+    """Return the option with which Ansible asks for sudo's password, where sudo wants one.
+
+    Where it was typed a moment ago sudo does not ask again, but only on this terminal, which Ansible's processes leave: -k.
+    """
+    return [] if os.geteuid() == 0 or succeeds("sudo", "-k", "-n", "true") else ["--ask-become-pass"]
 
 
 def first_line(log: Path, *words: str) -> str:

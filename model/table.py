@@ -54,12 +54,12 @@ def typed(values: Sequence[str]) -> list[Scalar | None]:
         convert = lambda value: value.lower() == "true"  # noqa: E731
     elif present and all(map(_INTEGER, present)):
         convert = int
-    elif present and all(map(_is_number, present)):
+    elif present and all(map(is_number, present)):
         convert = float
     return [None if value.lower() in MISSING else convert(value) for value in values]
 
 
-def _is_number(value: str) -> bool:
+def is_number(value: str) -> bool:
     try:
         float(value)
     except ValueError:

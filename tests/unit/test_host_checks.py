@@ -131,3 +131,35 @@ def test_make_refuses_such_a_path_at_once_in_one_line(target: str, tmp_path: Pat
 def test_a_verb_that_is_unknown(capsys: pytest.CaptureFixture[str]) -> None:
     assert verbs.run_verb(["strat"]) == 2
     assert "start" in capsys.readouterr().err
+
+
+# What it answers where a password was typed on this terminal a moment ago, and where none is ever wanted.
+SUDO = {
+    "ticket": 'case " $* " in *" -k "*) echo "sudo: a password is required" >&2; exit 1;; esac',
+    "no password": "exit 0",
+}
+
+
+@pytest.fixture
+def sudo(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user with this sudo: the directory of the programs."""
+    for name, script in {"sudo": SUDO[request.param], "id": "echo 1000"}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("sudo", "asks"), [("ticket", True), ("no password", False)], indirect=["sudo"])
+def test_a_password_typed_on_this_terminal_is_asked_for_again(sudo: Path, asks: bool) -> None:
+    """Ansible's processes leave the terminal, and with it what sudo remembers."""
+    assert commands.ask_become_pass() == (["--ask-become-pass"] if asks else [])
+
+
+@pytest.mark.parametrize(("sudo", "asks"), [("ticket", True), ("no password", False)], indirect=["sudo"])
+def test_the_question_is_not_overwritten_by_the_training(sudo: Path, asks: bool) -> None:
+    database = subprocess.run(
+        ["make", "-pn", "build-project"], cwd=ROOT, env=os.environ, capture_output=True, text=True, check=True
+    )
+    assert ("\n.NOTPARALLEL:" in database.stdout) == asks
