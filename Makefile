@@ -147,7 +147,7 @@ model-import: .venv/import ## Serve a fitted estimator of yours: MODEL=path DATA
 	@python -m model.importing --model "$$MODEL" $(if $(filter file,$(origin DATA)),,--data "$$DATA") $(if $(TARGET),--target "$$TARGET") \
 		$(if $(TEXT),--text "$$TEXT") $(if $(NAME),--name "$$NAME") $(if $(TRUST),--trust)
 
-iris: .venv/import ## A model of a table to try, trained and imported; make deploy VERSION=v2 then serves it beside the texts' (examples/iris)
+iris: .venv/import ## Train and import a model of a table to try (examples/iris); make deploy VERSION=v2 serves it beside the texts'
 	@python examples/iris/train.py build/iris
 	@python -m model.importing --model build/iris/iris.skops --data build/iris/iris.csv --target species
 
@@ -155,7 +155,7 @@ compare-models: .venv/control ## The comparison that the recipe was chosen by, t
 	@mkdir -p build
 	python -m model.compare --data "$$DATA" --output build/model-comparison.md
 
-bench-model: .venv/import model/artifacts/manifest.json ## What a prediction takes, beside scikit-learn and onnxruntime
+bench-model: .venv/import model/artifacts/manifest.json ## What a prediction takes, by every engine, of texts and of tables
 	python -m tests.load.bench.model --data "$$DATA" --output docs/model-benchmarks.md
 
 score: .venv/batch model/artifacts/manifest.json ## Score a file of any size: INPUT=path OUTPUT=path, TEXT=column, PROBABILITIES=1, MAX_ERRORS=n, MODEL=dir

@@ -29,6 +29,7 @@ def main(url: str, path: str, user: str = "admin", password: str = "admin") -> N
             reduced_motion="reduce",
         )
         page.goto("/")
+        expect(page.get_by_label("A text")).to_be_visible()
         page.get_by_role("button", name="Ask").click()
         expect(page.locator("#bars tr")).to_have_count(13)
         page.screenshot(path=path, full_page=True)
