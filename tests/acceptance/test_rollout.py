@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import httpx
 import pytest
 
-from tests.acceptance.conftest import SENTENCE, Machine
+from tests.acceptance.conftest import ROLLOUTS, SENTENCE, Machine
+from tests.paths import ROOT
 
 PROBE = "0" * 11
 # Run in a release's directory: names its files as they are now, as if it had been made so.
@@ -52,15 +55,24 @@ def releases(host: Any, machine: Machine) -> Iterator[Callable[[str, str], str]]
 
 
 @contextmanager
-def load(machine: Machine, seconds_between: float = 0.12) -> Iterator[Counter[int]]:
-    """Send predictions at under 10 a second while the block runs; yields the count of answers by status."""
-    codes: Counter[int] = Counter()
+def load(machine: Machine, what: str, seconds_between: float = 0.12) -> Iterator[Counter[str]]:
+    """Send predictions at under 10 a second while the block runs, and ask as often who answers.
+
+    Yields counts of the predictions by status or error, and by the release that answered. They are shown after the tests.
+    """
+    codes: Counter[str] = Counter()
+    releases: Counter[str] = Counter()
     over = threading.Event()
 
     def send() -> None:
         with machine.client() as client:
             while not over.wait(seconds_between):
-                codes[client.post("/predict", json=SENTENCE).status_code] += 1
+                try:
+                    codes[str(client.post("/predict", json=SENTENCE).status_code)] += 1
+                    answer = client.get("/version")
+                    releases[answer.json()["release"] if answer.status_code == 200 else str(answer.status_code)] += 1
+                except httpx.HTTPError as error:
+                    codes[type(error).__name__] += 1
 
     sender = threading.Thread(target=send)
     sender.start()
@@ -69,6 +81,7 @@ def load(machine: Machine, seconds_between: float = 0.12) -> Iterator[Counter[in
     finally:
         over.set()
         sender.join()
+        ROLLOUTS.append((what, codes, releases))
 
 
 def running(host: Any, version: str) -> set[str]:
@@ -83,17 +96,17 @@ def test_new_release_replaces_the_old_one_without_a_failed_request(
     (original,) = running(host, "v1")
     identity = releases("1", "touch app/another-release")
     host.check_output(f"vmlops-api install {identity}")
-    with load(machine) as codes:
+    with load(machine, "deploy") as codes:
         said = host.check_output(f"vmlops-api activate v1 {identity}")
-    assert set(codes) == {200}, codes
-    assert codes[200] > 3, codes
+    assert set(codes) == {"200"}, codes
+    assert codes["200"] > 3, codes
     assert running(host, "v1") == {identity}, said
     assert running(host, "v2") == {original}, "v2 must keep the release that it had"
     assert host.check_output(f"vmlops-api activate v1 {identity}") == "", "a second time changes nothing"
 
-    with load(machine) as codes:
+    with load(machine, "rollback") as codes:
         host.check_output("vmlops-api rollback v1")
-    assert set(codes) == {200}, codes
+    assert set(codes) == {"200"}, codes
     assert running(host, "v1") == {original}
 
 
@@ -140,12 +153,12 @@ def test_release_that_does_not_start_goes_back_and_never_stops_serving(
         f"if __import__('os').environ.get('VMLOPS_INSTANCE') == '{instance}': raise SystemExit('broken on purpose')"
     )
     identity = releases("3", f'touch INSTALLED && echo "{broken}" >> app/main.py')
-    with load(machine) as codes:
+    with load(machine, f"deploy that fails on {instance}") as codes:
         result = host.run(f"vmlops-api --timeout 5 activate v1 {identity}")
     assert result.rc == 1, result
     assert "went back to" in result.stderr, result.stderr
     assert "broken on purpose" in result.stderr, result.stderr
-    assert set(codes) == {200}, codes
+    assert set(codes) == {"200"}, codes
     assert running(host, "v1") == before
     assert host.check_output("systemctl --failed --no-legend") == ""
 
@@ -154,3 +167,63 @@ def test_version_endpoint_names_the_release(host: Any) -> None:
     (release,) = running(host, "v1")
     answer = json.loads(host.check_output("curl -sf http://127.0.0.1:8001/version"))
     assert release in answer.values(), answer
+
+
+def test_reloads_lose_no_request(host: Any, machine: Machine, rested: None) -> None:
+    with load(machine, "reload of every replica and of nginx") as codes:
+        for name in machine.instances:
+            host.check_output(f"systemctl reload vmlops-api-{name}")
+        host.check_output("systemctl reload nginx vmlops-verifier")
+        for name in machine.instances:
+            port = name.partition("@")[2]
+            host.check_output(f"until curl -sf -o /dev/null http://127.0.0.1:{port}/ready; do sleep 0.05; done")
+    assert set(codes) == {"200"}, codes
+
+
+@pytest.mark.native
+def test_replicas_come_and_go_without_a_failed_request(host: Any, machine: Machine, rested: None) -> None:
+    """Three replicas of v1, five, and three again, as an operator does it: a longer list, and a run of site.yml."""
+    three = sorted(name for name in machine.instances if name.startswith("v1"))
+
+    def provision(count: int) -> None:
+        instances = [{"version": "v1", "port": 8001 + i} for i in range(count)] + [{"version": "v2", "port": 8101}]
+        settings = json.dumps({"vmlops_instances": instances})
+        command = ["ansible-playbook", "-i", str(machine.inventory), "site.yml", "-e", settings]
+        done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout[-5000:] + done.stderr
+
+    def present() -> list[str]:
+        lines = host.check_output("vmlops-api status").splitlines()
+        return sorted(line.split()[0] for line in lines if line.startswith("v1") and " ready " in line)
+
+    assert present() == three == ["v1@8001", "v1@8002", "v1@8003"]
+    with load(machine, "3 → 5 → 3 replicas") as codes:
+        provision(5)
+        assert present() == [*three, "v1@8004", "v1@8005"]
+        asked = host.check_output("curl -s http://127.0.0.1:8005/metrics | grep '^vmlops_requests_total.*predict'")
+        provision(3)
+        assert present() == three
+    assert asked, "the gateway asks the new ones"
+    assert set(codes) == {"200"}, codes
+
+
+def test_a_release_that_none_of_the_signers_signed_is_refused(host: Any, releases: Callable[[str, str], str]) -> None:
+    """With the signers' file that api_release_signers makes."""
+    tree = f"/opt/vmlops/releases/{releases('5', 'true')}"
+    key, other = f"{tree}.key", f"{tree}.other"
+    generate = "ssh-keygen -q -t ed25519 -N '' -f"
+    trust = f"echo ann@example.org $(cut -d' ' -f1,2 {key}.pub) > /etc/vmlops/release_signers"
+    sign = "ssh-keygen -q -Y sign -n vmlops-release -f {0} {1}/release.json"
+    install = f"vmlops-api install {tree.rpartition('/')[2]}"
+    assert not host.file("/etc/vmlops/release_signers").exists
+    try:
+        host.check_output(f"{generate} {other} && {generate} {key} && {trust}")
+        assert "is not signed, and /etc/vmlops/release_signers names who has to" in host.run(install).stderr
+        host.check_output(sign.format(other, tree))
+        assert "the signature is not good for /etc/vmlops/release_signers" in host.run(install).stderr
+        host.check_output(f"rm {tree}/release.json.sig && {sign.format(key, tree)}")
+        assert host.check_output(install).startswith("installed ")
+        listed = host.check_output("vmlops-api list")
+        assert "signed by ED25519 key SHA256:" in listed, listed
+    finally:
+        host.check_output(f"rm -f {key}* {other}* /etc/vmlops/release_signers")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -93,6 +95,39 @@ def test_unavailable_wheel_leaves_no_archive(project: Path) -> None:
     with pytest.raises(release.ReleaseError, match="could not be fetched"):
         make(project)
     assert list((project / "out").iterdir()) == []
+
+
+def test_two_builds_in_two_places_at_two_times_are_the_same_bytes(tmp_path: Path) -> None:
+    """The real application and its wheels; the folder, the umask, the times and the order of files differ."""
+    archives = []
+    for place, umask, moment in (("one", 0o022, 1_000_000_000), ("a longer/path", 0o077, 1_900_000_000)):
+        before = os.umask(umask)
+        try:
+            project = tmp_path / place
+            names = [path.relative_to(ROOT) for path in (ROOT / "app").rglob("*.py")] + [Path("requirements/api.txt")]
+            for name in sorted(names, reverse=umask == 0o077):
+                (project / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(ROOT / name, project / name)
+            (project / "model/artifacts").mkdir(parents=True)
+            manifest = {"engine": "compiled", "model_version": "0123"}
+            (project / "model/artifacts/manifest.json").write_text(json.dumps(manifest))
+            for package in ("host", "release"):
+                (project / package).symlink_to(ROOT / package)
+            for path in (project / "app").rglob("*"):
+                os.utime(path, (moment, moment))
+            archives.append(release.make_release(project, project / "out", TARGET, False)[2])
+        finally:
+            os.umask(before)
+    with tarfile.open(archives[0]) as one, tarfile.open(archives[1]) as other:
+        names_of = [member.name for member in one], [member.name for member in other]
+        assert any("gunicorn/" in name for name in names_of[0])
+        assert names_of[0] == names_of[1]
+        for name in files(one):
+            first, second = one.extractfile(name), other.extractfile(name)
+            assert first
+            assert second
+            assert first.read() == second.read(), name
+    assert archives[0].read_bytes() == archives[1].read_bytes()
 
 
 # --- signed, and verified by vmlops-api anywhere ---

@@ -6,7 +6,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import math
 import shutil
 import subprocess
 import sys
@@ -34,13 +33,10 @@ author: [vmlops]
 RETURN = r"""
 id: {description: Twelve hexadecimal digits., type: str, returned: success}
 path: {description: The archive., type: path, returned: success}
-room: {description: Megabytes that the release takes on the target until it is installed., type: int, returned: success}
 """
 
 # A change of how a release is laid out gives every release another id.
 LAYOUT = 2
-# Room on the target by size of the archive: itself, what is in it (four times as much), its byte code, and something to spare.
-ROOM = 7
 # The oldest C library among the supported targets is Debian 12's 2.36.
 PLATFORM = "{architecture}-manylinux_2_28"
 
@@ -179,10 +175,7 @@ def main() -> None:
         )
     except ReleaseError as error:
         module.fail_json(msg=str(error))
-    room = (
-        math.ceil(ROOM * path.stat().st_size / 1_000_000) if path.exists() else 0
-    )  # in check mode it may not be made yet
-    module.exit_json(changed=changed, id=identity, path=str(path), room=room)
+    module.exit_json(changed=changed, id=identity, path=str(path))
 
 
 if __name__ == "__main__":

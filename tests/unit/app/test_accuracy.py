@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from random import Random
 
+import numpy as np
+import pytest
+from scipy.stats import poisson_binom
+from sklearn.linear_model import LogisticRegression
+
 from app.observed.accuracy import Estimate, EstimatedAccuracy
 from app.observed.drift import ENOUGH, WINDOW
 
@@ -60,3 +65,41 @@ def test_a_change_of_meaning_is_not_noticed() -> None:
     found, accuracy = Stream().predict(3000, 0.6, 1.0, changed=0.5)
     assert found
     assert accuracy < 0.45 < 0.75 < found.low
+
+
+def windows(shift: str) -> tuple[np.ndarray, np.ndarray]:
+    """Confidence (n,) and whether the label is right (n,) of a scikit-learn classifier that was calibrated on held-out data,
+    over 3,000 rows that are like those data, harder (nearer to the boundary) or easier."""
+    random = np.random.default_rng(0)
+    weights = random.normal(size=(6, 4))
+
+    def draw(n: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
+        x = random.normal(size=(n, 6)) * scale
+        logits = x @ weights
+        p = np.exp(logits - logits.max(axis=1, keepdims=True))
+        p /= p.sum(axis=1, keepdims=True)
+        return x, (p.cumsum(axis=1) < random.random((n, 1))).sum(axis=1)
+
+    model = LogisticRegression(C=1e4, max_iter=1000).fit(*draw(20_000, 1.0))
+    x, y = draw(3000, {"none": 1.0, "harder": 0.3, "easier": 2.0}[shift])
+    probabilities = model.predict_proba(x)
+    return probabilities.max(axis=1), model.classes_[probabilities.argmax(axis=1)] == y
+
+
+@pytest.mark.parametrize("shift", ["none", "harder", "easier"])
+def test_the_estimate_is_that_of_another_implementation_on_shifted_data(shift: str) -> None:
+    """If the calibration holds, the number of right answers has a Poisson binomial distribution. SciPy computes it exactly: its
+    mean, and the shortest range in whose tails 2.5 % lie. The truth is in it, too."""
+    confidence, right = windows(shift)
+    estimated = EstimatedAccuracy()
+    found = estimated.update(len(confidence), float(confidence.sum()), float((confidence**2).sum()))
+    n = len(confidence)
+    exact = poisson_binom.pmf(np.arange(n + 1), confidence)
+    mean = float(np.arange(n + 1) @ exact) / n
+    low, high = (int(np.searchsorted(exact.cumsum(), tail)) / n for tail in (0.025, 0.975))
+    print(shift, found, mean, low, high, "true", right.mean())
+    assert found
+    assert found.mean == pytest.approx(mean, abs=1e-9)
+    assert found.low == pytest.approx(low, abs=1 / n)
+    assert found.high == pytest.approx(high, abs=1 / n)
+    assert found.low <= right.mean() <= found.high
