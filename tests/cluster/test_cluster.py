@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -94,4 +97,27 @@ def test_rollout_and_rollback_lose_no_request_and_mean_the_fleet(fleet: Cluster,
         result = fleet.playbook("playbooks/rollback.yml")
         assert result.returncode == 0, result.stdout[-3000:]
     assert releases(fleet) == before
+    assert set(seen.codes) == {"200"}
+
+
+@pytest.mark.usefixtures("another_release")
+def test_a_rollout_that_is_killed_between_two_hosts_is_completed_by_the_next(fleet: Cluster, load: Start) -> None:
+    before = releases(fleet)
+    assert len(set(before.values())) == 1, before
+    with load() as seen:
+        command = ["ansible-playbook", "-i", "inventory/cluster", "playbooks/deploy.yml"]
+        first = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
+        deadline = time.monotonic() + 300
+        while (between := releases(fleet)) == before:
+            assert first.poll() is None, "it ended before it was killed"
+            assert time.monotonic() < deadline, between
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
+        print(f"killed between {before} and {between}")
+        assert len(set(between.values())) == 2, between
+        result = fleet.playbook("playbooks/deploy.yml")
+    assert result.returncode == 0, result.stdout[-3000:]
+    after = releases(fleet)
+    assert len(set(after.values())) == 1, after
+    assert set(after.values()).isdisjoint(before.values())
     assert set(seen.codes) == {"200"}

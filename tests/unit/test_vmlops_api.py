@@ -121,7 +121,15 @@ def test_a_release_that_is_not_installed_changes_nothing(machine: Machine) -> No
 
 
 def test_two_calls_at_once_are_refused(machine: Machine) -> None:
-    with exclusive(), pytest.raises(Failure, match="another vmlops-api"), exclusive():
+    with exclusive(), pytest.raises(Failure, match="another vmlops-api"), exclusive(patience=0):
+        pass
+
+
+def test_a_call_waits_for_one_that_ends(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = exclusive()
+    first.__enter__()
+    monkeypatch.setattr("time.sleep", lambda _: first.__exit__(None, None, None))
+    with exclusive():
         pass
 
 

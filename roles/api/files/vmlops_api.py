@@ -52,6 +52,7 @@ WANTED = UNITS / "vmlops-api.target.wants"
 # Written last: a release without it was interrupted or has failed its check.
 MARK = "INSTALLED"
 LOCK = Path("/run/vmlops-api.lock")
+LOCK_SECONDS = 120  # a rollout on one host takes less
 # Who rolls out, over all hosts and for as long as that takes; LOCK is held by one call on one host.
 ROLLOUT = Path("/run/vmlops-rollout.json")
 # A rollout renews its lock on a host before it works there, which takes minutes. One that is older has died.
@@ -491,13 +492,20 @@ def status() -> None:
 
 
 @contextmanager
-def exclusive() -> Iterator[None]:
-    """Hold the lock of everything that changes what runs; raises Failure where another call holds it."""
+def exclusive(patience: float = LOCK_SECONDS) -> Iterator[None]:
+    """Hold the lock of everything that changes what runs; raises Failure where another call holds it for longer than `patience`
+    seconds. What a run called whose control machine died goes on here for a while, and the next run waits for it.
+    """
+    deadline = time.monotonic() + patience
     with LOCK.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Failure("another vmlops-api is changing what runs: wait until it has ended") from None
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise Failure("another vmlops-api is changing what runs: wait until it has ended") from None
+                time.sleep(0.1)
         yield
 
 

@@ -86,8 +86,14 @@ def windows(shift: str) -> tuple[np.ndarray, np.ndarray]:
     return probabilities.max(axis=1), model.classes_[probabilities.argmax(axis=1)] == y
 
 
-@pytest.mark.parametrize("shift", ["none", "harder", "easier"])
-def test_the_estimate_is_that_of_another_implementation_on_shifted_data(shift: str) -> None:
+# What NannyML 0.13.1 estimates for the same 3,000 rows of windows(): CBPE(metrics=["accuracy"], chunk_size=3000), fitted to 9,000
+# labelled rows drawn after them without a shift. It calibrates once more on those, hence the difference. It brings a telemetry
+# client and 40 packages, so it was run in an environment of its own, and its figures are kept here.
+NANNYML = {"none": 0.6503, "harder": 0.3935, "easier": 0.8022}
+
+
+@pytest.mark.parametrize("shift", NANNYML)
+def test_the_estimate_is_that_of_other_implementations_on_shifted_data(shift: str) -> None:
     """If the calibration holds, the number of right answers has a Poisson binomial distribution. SciPy computes it exactly: its
     mean, and the shortest range in whose tails 2.5 % lie. The truth is in it, too."""
     confidence, right = windows(shift)
@@ -100,6 +106,7 @@ def test_the_estimate_is_that_of_another_implementation_on_shifted_data(shift: s
     print(shift, found, mean, low, high, "true", right.mean())
     assert found
     assert found.mean == pytest.approx(mean, abs=1e-9)
+    assert found.mean == pytest.approx(NANNYML[shift], abs=0.006)
     assert found.low == pytest.approx(low, abs=1 / n)
     assert found.high == pytest.approx(high, abs=1 / n)
     assert found.low <= right.mean() <= found.high
