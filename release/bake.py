@@ -1,6 +1,6 @@
 """Watches what was rolled out for a while, and says whether it has to go back.
 
-It has to where clients get more errors or slow answers than an objective allows and than they got in the hour before, and
+It has to where clients get more errors or slow answers than an objective allows and than they got in the ten minutes before, and
 where v2 was rolled out and the verdict on it is *go back*. Both are told by intervals that hold however often one looks.
 Runs on the host of Prometheus, with nothing but Python's own library.
 """
@@ -21,7 +21,7 @@ from release.verdict import ALPHA, judge
 
 LONGEST_PAUSE = 15.0  # seconds between two looks
 SHORTEST_WINDOW = 60  # seconds: some samples at any scrape interval
-BEFORE_SECONDS = 3600
+BEFORE_SECONDS = 600
 # By objective, as the recording rules name them (slo:objective:ratio): outcomes that count, and what they do to a client.
 OBJECTIVES = {
     "availability": ("in_time|late|failed|abandoned", "failed|abandoned", "failed"),
@@ -108,7 +108,7 @@ def burn_query(versions: Sequence[str], elapsed: float) -> str:
 
 
 def burns(answer: prometheus.Answer, versions: Sequence[str]) -> str:
-    """The first objective that is certainly missed, and by more than in the hour before; empty where there is none."""
+    """The first objective that is certainly missed, and by more than in the ten minutes before; empty where there is none."""
     found: defaultdict[tuple[str, str], float] = defaultdict(float)
     for part, labels, value in prometheus.samples(answer):
         found[part, labels.get("slo") or labels.get("version", "")] = value
@@ -117,10 +117,11 @@ def burns(answer: prometheus.Answer, versions: Sequence[str]) -> str:
         budget = 1 - (found["objective", slo] or 1.0)
         for version in versions:
             asked, bad = round(found[f"{slo} asked", version]), round(found[f"{slo} bad", version])
-            before = found[f"{slo} bad before", version] / max(found[f"{slo} asked before", version], 1)
+            asked_before, bad_before = (round(found[f"{slo} {of} before", version]) for of in ("asked", "bad"))
+            before = proportion(min(bad_before, asked_before), asked_before, alpha).low
             if proportion(min(bad, asked), asked, alpha).low > max(budget, before):
                 return (
                     f"{bad:,} of {asked:,} predictions of {version} {what}; "
-                    f"the objective allows {budget:.1%}, and before it were {before:.1%}"
+                    f"the objective allows {budget:.1%}, and before it were {bad_before:,} of {asked_before:,}"
                 )
     return ""

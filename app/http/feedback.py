@@ -39,5 +39,5 @@ async def take_label(feedback: Feedback, body: bytes) -> Answer:
         raise Problem(503, NOT_KEPT) from None
     if found is None:
         raise Problem(404, UNKNOWN)
-    feedback.counts.update(found)
+    feedback.count(found)
     return _TAKEN

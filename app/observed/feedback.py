@@ -14,6 +14,7 @@ import sqlite3
 import threading
 import time
 from collections import Counter, deque
+from collections.abc import Iterable
 from contextlib import closing
 from typing import Any, NamedTuple
 
@@ -97,6 +98,12 @@ class Feedback:
         if not rows:
             return None
         return [Labelled(version, model, predicted == label) for version, model, predicted, old in rows if old is None]
+
+    def count(self, labelled: Iterable[Labelled]) -> None:
+        for one in labelled:
+            # The other answer begins with 0, for Prometheus to see its first one.
+            self.counts.setdefault(one._replace(right=not one.right), 0)
+            self.counts[one] += 1
 
     def start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="feedback", daemon=True)

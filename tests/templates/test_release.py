@@ -10,12 +10,15 @@ import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from release.seal import seal
 from roles.api.library import vmlops_release as release
 from tests.paths import ROOT
+from tests.templates.render import evaluate, render
 
 TARGET = {"python_version": "3.11", "architecture": "x86_64"}
 
@@ -122,11 +125,11 @@ def test_two_builds_in_two_places_at_two_times_are_the_same_bytes(tmp_path: Path
         names_of = [member.name for member in one], [member.name for member in other]
         assert any("gunicorn/" in name for name in names_of[0])
         assert names_of[0] == names_of[1]
-        for name in files(one):
-            first, second = one.extractfile(name), other.extractfile(name)
+        for stored in files(one):
+            first, second = one.extractfile(stored), other.extractfile(stored)
             assert first
             assert second
-            assert first.read() == second.read(), name
+            assert first.read() == second.read(), stored
     assert archives[0].read_bytes() == archives[1].read_bytes()
 
 
@@ -253,3 +256,49 @@ def test_nothing_tells_where_a_release_was_made(tmp_path: Path) -> None:
     ]
     assert bill["components"][0]["purl"] == "pkg:pypi/some-thing@1.0"
     assert bill["components"][0]["licenses"] == [{"expression": "MIT"}]
+
+
+# --- what the role makes of it ---
+
+
+def test_a_given_release_is_named_by_what_verify_says() -> None:
+    said = {"stdout": "release 0123456789ab for Python 3.11 on x86_64: 748 files as they were, signed by nobody"}
+    found = evaluate("_api_release", "api", api_release_file="/some/file.tar.gz", __api_verified=said)
+    assert found == {"id": "0123456789ab", "path": "/some/file.tar.gz"}
+
+
+@pytest.mark.parametrize(
+    ("address", "url"), [("127.0.0.1", "http://127.0.0.1:9090"), ("fd00::1", "http://[fd00::1]:9090")]
+)
+def test_prometheus_is_asked_at_its_address(address: str, url: str) -> None:
+    assert evaluate("_api_prometheus", "api", vmlops_address=address) == url
+
+
+FLEET = {"v1": {"release": "old", "previous": "older"}, "v2": {"release": "new", "previous": ""}}
+
+
+@pytest.mark.parametrize(
+    ("told", "fleet", "failures", "changed"),
+    [
+        ({"v1": "new", "v2": "new"}, FLEET, [], ["v1"]),
+        ({"v1": "new"}, FLEET, [], ["v1"]),
+        ({"v1": "old", "v2": "new"}, FLEET, [], []),
+        ({"v1": "new"}, FLEET, ["host failed"], []),
+        ({"v1": "new"}, {**FLEET, "v1": {"release": "", "previous": ""}}, [], []),
+    ],
+    ids=["one of two", "one was told", "nothing new", "it went back already", "the first release"],
+)
+def test_what_bakes_is_what_runs_another_release_and_can_go_back(
+    told: dict[str, str], fleet: Any, failures: list[str], changed: list[str]
+) -> None:
+    given: Any = {"_api_told": told, "_api_fleet": fleet, "_api_failures": failures}
+    assert evaluate("_api_changed", "api", **given) == changed
+
+
+def test_decisions_are_what_prometheus_can_read() -> None:
+    decision = {"decision": "forced promotion", "version": "v1", "release": "abc", "reason": 'wait: "5" \\ more'}
+    text = render("api", "decision.prom.j2", _api_decision=decision)
+    (family,) = text_string_to_metric_families(text)
+    (sample,) = family.samples
+    assert sample.labels == {**decision, "reason": "wait: '5' / more"}
+    assert sample.value > 1_700_000_000
