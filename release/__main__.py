@@ -35,6 +35,7 @@ def main(arguments: list[str]) -> int:
     baking = verbs.add_parser("bake")
     baking.add_argument("prometheus", help="its address")
     baking.add_argument("seconds", type=float)
+    baking.add_argument("--rolled", type=float, default=0, help="seconds since the rollout began")
     baking.add_argument("versions", nargs="+", choices=prometheus.VERSIONS)
     judging = verbs.add_parser("verdict")
     for name, share in ALLOWED.items():
@@ -53,7 +54,9 @@ def main(arguments: list[str]) -> int:
             return 0
         allowed = {name: getattr(options, name) for name in ALLOWED}
         if options.verb == "bake":
-            outcome = bake.watch(bake.client(options.prometheus), options.versions, options.seconds, allowed)
+            outcome = bake.watch(
+                bake.client(options.prometheus), options.versions, options.seconds, allowed, options.rolled
+            )
             print(json.dumps(outcome._asdict()))
             return 0
         print(json.dumps(verdict(json.load(sys.stdin), allowed)))

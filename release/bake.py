@@ -57,10 +57,13 @@ def watch(
     versions: Sequence[str],
     seconds: float,
     allowed: Mapping[str, float],
+    rolled: float = 0.0,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Outcome:
-    """Look until `seconds` have passed or it has to go back. Raises NoAnswerError where the last look failed."""
+    """Look until `seconds` have passed or it has to go back. What happened in the `rolled` seconds before, while instance after
+    instance was replaced, counts as well. Raises NoAnswerError where the last look failed.
+    """
     began = clock()
     pause = min(LONGEST_PAUSE, seconds / 4)
     while True:
@@ -68,7 +71,7 @@ def watch(
         sleep(max(min(pause, left), 0))
         elapsed = clock() - began
         try:
-            outcome = look(ask, versions, elapsed, allowed)
+            outcome = look(ask, versions, rolled + elapsed, allowed)
         except prometheus.NoAnswerError:
             if elapsed >= seconds:
                 raise
@@ -78,7 +81,7 @@ def watch(
 
 
 def look(ask: Ask, versions: Sequence[str], elapsed: float, allowed: Mapping[str, float]) -> Outcome:
-    """What can be said `elapsed` seconds after the rollout. Raises NoAnswerError where Prometheus does not answer."""
+    """What can be said `elapsed` seconds after the rollout began. Raises NoAnswerError where Prometheus does not answer."""
     if reason := burns(ask(burn_query(versions, elapsed)), versions):
         return Outcome("go back", reason)
     if "v2" in versions:

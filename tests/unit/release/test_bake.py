@@ -66,7 +66,7 @@ class Clock:
 def watched(ask: Ask, *versions: str, seconds: float = 600) -> tuple[bake.Outcome, float]:
     """The outcome, and after how many seconds it was there."""
     clock = Clock()
-    outcome = bake.watch(ask, versions or ("v1",), seconds, ALLOWED, lambda: clock.now, clock.sleep)
+    outcome = bake.watch(ask, versions or ("v1",), seconds, ALLOWED, 0, lambda: clock.now, clock.sleep)
     print(outcome, clock.now)
     return outcome, clock.now
 
@@ -93,6 +93,19 @@ def test_a_burn_of_the_error_budget_goes_back_at_once(burn: Answer, reason: str)
 def test_what_was_bad_before_is_not_the_rollouts_doing() -> None:
     assert watched(prometheus_says(edge(40, before=0.04)))[0].decision == "stay"
     assert watched(prometheus_says(edge(140, before=0.04)))[0].decision == "go back"
+
+
+def test_what_happened_while_it_was_rolled_out_counts_and_is_not_before() -> None:
+    asked = []
+
+    def ask(query: str) -> Answer:
+        asked.append(query)
+        return edge(0)
+
+    clock = Clock()
+    bake.watch(ask, ["v1"], 60, ALLOWED, 100, lambda: clock.now, clock.sleep)
+    assert "[115s]" in asked[0]
+    assert "[600s] offset 115s" in asked[0]
 
 
 def test_an_error_or_two_are_no_burn() -> None:
@@ -169,7 +182,7 @@ def run(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_as_the_role_calls_it() -> None:
     with stub(prometheus_says(edge(40, version="v2"))) as url:
-        done = run(url, "1", "v1", "v2", "--errors", "0.01")
+        done = run(url, "1", "v1", "v2", "--errors", "0.01", "--rolled", "40")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["decision"] == "go back"
     done = run("http://127.0.0.1:1", "1", "v1")
