@@ -117,7 +117,9 @@ def test_the_documented_table_is_what_is_exported(client: Client) -> None:
         for name, family in families.items()
         if name.startswith("vmlops_")
     }
-    rows = re.findall(r"^\| `(vmlops_\w+)` \| (\w+)[^|]* \| ([^|]*) \|", DOCS.read_text(), re.MULTILINE)
+    # Those of models of numbers are not this model's.
+    table = re.sub(r"^.*of models of numbers.*$", "", DOCS.read_text(), flags=re.MULTILINE)
+    rows = re.findall(r"^\| `(vmlops_\w+)` \| (\w+)[^|]* \| ([^|]*) \|", table, re.MULTILINE)
     common = {"version", "model_version"}
     documented = {(name, kind, frozenset(common | set(re.findall(r"`(\w+)`", labels)))) for name, kind, labels in rows}
     assert documented == exported
