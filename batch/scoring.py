@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from distributed import Worker, WorkerPlugin
 
-from app.engines.engine import Engine, Score
+from app.engines.engine import Engine, Score, Unanswerable
 from app.engines.loading import load_engine
 from app.engines.scorer import CompiledEngine
 from app.engines.signature import Input, Scalar, Signature, text_of
@@ -69,13 +69,26 @@ class Task(NamedTuple):
                 bad.append(Bad(number, str(error), str(row)[:1000]))
             else:
                 good.append((number, row))
-        for (_, row), answer in zip(good, self._answers(inputs), strict=True):
-            row.update(answer)
+        good = self._answered(good, inputs, bad)
         try:
             data = self.encoder.encode([row for _, row in good])
         except (ValueError, TypeError):
             data = self._one_by_one(good, bad)
         return Scored(data, records, sorted(bad))
+
+    def _answered(self, rows: list[tuple[int, Row]], inputs: Sequence[Input], bad: list[Bad]) -> list[tuple[int, Row]]:
+        """Return the rows with their answers; those that the model cannot answer are bad."""
+        try:
+            answers = self._answers(inputs)
+        except Unanswerable as error:
+            if len(rows) > 1:
+                return [row for one, x in zip(rows, inputs, strict=True) for row in self._answered([one], [x], bad)]
+            ((number, row),) = rows
+            bad.append(Bad(number, f"the model cannot answer this: {error}", str(row)[:1000]))
+            return []
+        for (_, row), answer in zip(rows, answers, strict=True):
+            row.update(answer)
+        return rows
 
     def _answers(self, inputs: Sequence[Input]) -> list[Row]:
         if not inputs:

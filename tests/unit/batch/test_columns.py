@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from distributed import Client
-from sklearn.linear_model import BayesianRidge
+from sklearn.linear_model import BayesianRidge, PoissonRegressor
 
 from app.engines.engine import Engine
 from batch.__main__ import on_this_machine
@@ -102,6 +102,18 @@ def test_what_the_api_would_refuse_is_a_bad_row(
     assert [entry["row"] for entry in errors] == list(range(2, len(BAD) + 2))
     for entry, (_, reason) in zip(errors, BAD, strict=True):
         assert reason in entry["reason"]
+
+
+def test_what_the_model_cannot_answer_is_a_bad_row(scorer: Scorer, tmp_path: Path) -> None:
+    frame = pd.DataFrame({"hours": np.arange(60.0)})
+    brought(PoissonRegressor(), frame, np.arange(60), tmp_path)
+    source, output = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_text("hours\n1\n1e9\n2\n")
+    status, _, complaint = scorer(command(tmp_path / "artifacts", source, output))
+    assert status == 0, complaint
+    assert [row["hours"] for row in rows(output)] == ["1", "2"]
+    (bad,) = rows(tmp_path / "out.csv.errors.jsonl")
+    assert (bad["row"], bad["reason"]) == (2, "the model cannot answer this: it predicts NaN or infinity")
 
 
 def test_numbers_and_their_spread(scorer: Scorer, line: tuple[Path, Engine], tmp_path: Path) -> None:
