@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import ssl
 from typing import Any
 
 from app.observed.logs import logging_config
@@ -16,6 +17,9 @@ except SettingsError as error:
     raise SystemExit(f"vmlops: {error}") from None
 
 bind = _settings.bind
+if _settings.tls_dir:  # who has no certificate of the CA is not answered
+    certfile, keyfile, ca_certs = (str(_settings.tls_dir / name) for name in ("host.crt", "host.key", "ca.crt"))
+    cert_reqs = ssl.CERT_REQUIRED
 workers = 1  # nginx sees every process, and metrics need no registry across processes: more load takes more units
 worker_class = "app.worker.Worker"
 # The master loads the model and forks: it tells systemd READY only after every check, shares its memory with the

@@ -40,6 +40,7 @@ class Settings(NamedTuple):
     log_level: LogLevel
     runtime_dir: Path  # the only place that the process may write to, besides the database of `feedback`
     feedback: FeedbackSettings | None = None
+    tls_dir: Path | None = None  # with host.crt, host.key and ca.crt; None is plain HTTP
 
 
 def read_settings(environ: Mapping[str, str]) -> Settings:
@@ -78,6 +79,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         log_level=cast(LogLevel, choose("LOG_LEVEL", get_args(LogLevel), "info")),
         runtime_dir=Path(environ.get("RUNTIME_DIRECTORY", "").split(":")[0] or SHARED_MEMORY),
         feedback=_feedback(take_number, Path(take("FEEDBACK_FILE"))) if f"{PREFIX}FEEDBACK_FILE" in rest else None,
+        tls_dir=Path(take("TLS_DIR")) if f"{PREFIX}TLS_DIR" in rest else None,
     )
     if rest:
         raise SettingsError(f"unknown variable {min(rest)}")

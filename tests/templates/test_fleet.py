@@ -60,6 +60,21 @@ def test_a_host_that_does_not_answer_the_run_gets_no_request(environment: Any) -
     assert servers["10.0.0.3:8001"] == ""
 
 
+def test_hosts_take_turns_in_the_upstreams(environment: Any) -> None:
+    many = {"vmlops_instances": [{"version": "v1", "port": port} for port in (8001, 8002)]}
+    one = {"vmlops_instances": [{"version": "v1", "port": 8001}]}
+    assert list(asked(environment(api1=many, api2=many))) == [
+        f"10.0.0.{host}:{port}" for port in (8001, 8002) for host in (2, 3)
+    ]
+    assert list(asked(environment(api1=many, api2=one))) == ["10.0.0.2:8001", "10.0.0.3:8001", "10.0.0.2:8002"]
+
+
+@pytest.mark.parametrize(("apis", "tries"), [(["api1"], 3), (["api1", "api2"], 4)])
+def test_a_request_outlives_all_replicas_of_one_host(environment: Any, apis: list[str], tries: int) -> None:
+    text = render("gateway", "etc/nginx/vmlops/proxy_api.conf", environment=environment(**{api: {} for api in apis}))
+    assert re.findall(r"proxy_next_upstream_tries (\S+);", text) == [str(tries)]
+
+
 @pytest.mark.parametrize(
     ("role", "template", "options"),
     [
@@ -83,3 +98,21 @@ def test_a_host_comes_and_goes_by_one_line_of_the_inventory(
     assert "10.0.0.3" in two
     assert "10.0.0.3" not in one
     assert "10.0.0.2" in one
+
+
+@pytest.mark.parametrize(
+    ("role", "template", "expected"),
+    [
+        ("gateway", "etc/nginx/vmlops/proxy_api.conf", "proxy_pass https://api_$version;"),
+        ("gateway", "etc/nginx/vmlops/proxy_api.conf", "include vmlops/proxy_tls.conf;"),
+        ("prometheus", "etc/prometheus/prometheus.yml.j2", "cert_file: /etc/vmlops/host/host.crt"),
+        ("api", "etc/systemd/system/vmlops-api@.service.j2", "Environment=VMLOPS_TLS_DIR=/etc/vmlops/host"),
+        ("api", "etc/systemd/system/vmlops-api@.service.j2", "SupplementaryGroups=vmlops-tls"),
+    ],
+)
+def test_the_api_is_asked_over_tls_where_hosts_are_several(
+    environment: Any, role: str, template: str, expected: str
+) -> None:
+    several = environment(api1={}, api2={})
+    assert expected in render(role, template, environment=several, version="v1")
+    assert expected not in render(role, template, environment="lab", version="v1")

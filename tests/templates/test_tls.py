@@ -32,6 +32,7 @@ class Site:
         self.certificate, self.key = directory / "etc/server.crt", directory / "etc/server.key"
         self.ca, self.ca_key = directory / "certs/ca.crt", directory / "certs/ca.key"
         self.play = directory / "play.yml"
+        self.inventory = "localhost,"
         tasks = [{"ansible.builtin.import_role": {"name": "tls"}}]
         play = {"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": tasks}
         self.play.write_text(yaml.safe_dump([play]))
@@ -58,7 +59,7 @@ class Site:
         command: list[str | Path] = [
             program,
             "-i",
-            "localhost,",
+            self.inventory,
             self.play,
             "--skip-tags",
             "packages",
@@ -132,6 +133,30 @@ def test_selfsigned(site: Site) -> None:
     names = site.load().extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert names.get_values_for_type(x509.DNSName) == ["other.example.org"]
     assert site.ca.read_bytes() != ca
+
+
+def test_a_host_of_a_fleet_is_known_by_its_address_and_api_hosts_by_a_name_of_theirs(
+    site: Site, tmp_path: Path
+) -> None:
+    play = yaml.safe_load(site.play.read_text())
+    play[0]["tasks"][0]["ansible.builtin.import_role"]["tasks_from"] = "host"
+    site.play.write_text(yaml.safe_dump(play))
+    site.certificate, site.key = tmp_path / "host/host.crt", tmp_path / "host/host.key"
+    own = {"directory": str(tmp_path / "host"), "group": "root", "api_name": "api.vmlops.internal"}
+    settings: dict[str, Any] = {"vmlops_host_tls": own, "vmlops_address": "192.0.2.7"}
+    for group, name in (("api", "api.vmlops.internal"), ("monitoring", "localhost")):
+        site.inventory = str(tmp_path / "hosts.yml")
+        hosts = {"api": {"hosts": {}}, group: {"hosts": {"localhost": {}}}}
+        (tmp_path / "hosts.yml").write_text(yaml.safe_dump(hosts))
+        assert "Put the certificate in place" in site.run(**settings)
+        site.verify()
+        names = site.load().extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        assert names.get_values_for_type(x509.DNSName) == [name]
+        assert [str(address) for address in names.get_values_for_type(x509.IPAddress)] == ["192.0.2.7"]
+        usage = site.load().extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        assert set(usage) == {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH}
+        assert site.run(**settings) == ""
+    assert (tmp_path / "host/ca.crt").read_bytes() == site.ca.read_bytes()
 
 
 def test_names_in_capitals_international_and_long_ones_are_signed_once(site: Site) -> None:

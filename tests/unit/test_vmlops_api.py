@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import http.server
 import json
+import os
 import shlex
 import stat
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +120,24 @@ def test_a_release_that_is_not_installed_changes_nothing(machine: Machine) -> No
     with pytest.raises(Failure, match=f"release cccccccccccc is not installed here; installed are: .*{OLD}"):
         activate("v1", "cccccccccccc", 1)
     assert machine.log == []
+
+
+@pytest.mark.parametrize("newer", ["", "host.crt", "ca.crt", "vmlops-api-v1@.service"])
+def test_an_instance_is_current_until_its_unit_or_its_certificate_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, newer: str
+) -> None:
+    started = time.monotonic() - 60
+    for name in ("host.crt", "ca.crt", "vmlops-api-v1@.service"):
+        (tmp_path / name).touch()
+        moment = time.time() - (30 if name == newer else 90)
+        os.utime(tmp_path / name, (moment, moment))
+    monkeypatch.setattr(vmlops_api, "HOME", tmp_path)
+    monkeypatch.setattr(vmlops_api, "UNITS", tmp_path)
+    monkeypatch.setattr(Instance, "release", OLD)
+    monkeypatch.setattr(Instance, "environment", {"VMLOPS_TLS_DIR": str(tmp_path)})
+    monkeypatch.setattr(Instance, "show", lambda self, prop: str(int(started * 1e6)))
+    vmlops_api.point(tmp_path / "v1", OLD)
+    assert Instance("v1@8001").is_current is (newer == "")
 
 
 def test_two_calls_at_once_are_refused(machine: Machine) -> None:

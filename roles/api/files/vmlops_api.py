@@ -32,6 +32,7 @@ import os
 import shutil
 import signal
 import sqlite3
+import ssl
 import subprocess
 import sys
 import tarfile
@@ -62,8 +63,6 @@ SIGNERS = Path("/etc/vmlops/release_signers")
 SIGNATURE_NAMESPACE = "vmlops-release"
 # Predictions that wait for labels, made by the replicas (app/observed/feedback.py).
 FEEDBACK = Path("/var/lib/vmlops-feedback/feedback.db")
-# A replica is on this machine: no proxy of the environment stands in between.
-DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class Failure(Exception):
@@ -103,19 +102,37 @@ class Instance:
 
     @property
     def is_current(self) -> bool:
-        """Whether it runs, from the release that its version points at, and as its unit file says."""
+        """Whether it runs, from the release that its version points at, as its unit file says and with the certificate of now."""
         if self.release == "" or self.release != active(self.version):
             return False
-        seconds_ago = time.monotonic() - int(self.show("ExecMainStartTimestampMonotonic")) / 1e6
-        return (UNITS / f"vmlops-api-{self.version}@.service").stat().st_mtime <= time.time() - seconds_ago
+        started = time.time() - time.monotonic() + int(self.show("ExecMainStartTimestampMonotonic")) / 1e6
+        read = [UNITS / f"vmlops-api-{self.version}@.service"]
+        if self.tls_dir:
+            read += [self.tls_dir / name for name in ("host.crt", "ca.crt")]
+        return all(path.stat().st_mtime <= started for path in read)
 
     @cached_property
     def environment(self) -> dict[str, str]:
         return dict(item.partition("=")[::2] for item in self.show("Environment").split())
 
     @property
+    def tls_dir(self) -> Path | None:
+        """Where its certificates are: host.crt, host.key, ca.crt; None where it speaks plain HTTP."""
+        return Path(self.environment["VMLOPS_TLS_DIR"]) if "VMLOPS_TLS_DIR" in self.environment else None
+
+    @property
     def url(self) -> str:
-        return f"http://{self.environment['VMLOPS_BIND']}"
+        return f"{'https' if self.tls_dir else 'http'}://{self.environment['VMLOPS_BIND']}"
+
+    @property
+    def opener(self) -> urllib.request.OpenerDirector:
+        """For this machine, so without a proxy of the environment. Raises OSError where the key cannot be read."""
+        handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
+        if self.tls_dir:
+            context = ssl.create_default_context(cafile=str(self.tls_dir / "ca.crt"))
+            context.load_cert_chain(self.tls_dir / "host.crt", self.tls_dir / "host.key")
+            handlers.append(urllib.request.HTTPSHandler(context=context))
+        return urllib.request.build_opener(*handlers)
 
     @property
     def settle_seconds(self) -> float:
@@ -128,7 +145,7 @@ class Instance:
 
     def is_ready(self) -> bool:
         try:
-            with DIRECT.open(f"{self.url}/ready", timeout=2):
+            with self.opener.open(f"{self.url}/ready", timeout=2):
                 return True  # any other status than 2xx is an HTTPError
         except (OSError, http.client.HTTPException):
             return False
@@ -487,8 +504,10 @@ def say_what_is_signed(file: Path, signers: Path) -> None:
 def status() -> None:
     for instance in instances():
         state = instance.show("ActiveState")
-        ready = "ready" if instance.is_ready() else "not ready"
-        say(f"{instance.name:10} {state:10} {ready:10} {instance.release or '-':12} {instance.url}")
+        # Over TLS, it answers those who have the host's key: root, and the services.
+        may_ask = not instance.tls_dir or os.access(instance.tls_dir / "host.key", os.R_OK)
+        ready = "ask as root" if not may_ask else "ready" if instance.is_ready() else "not ready"
+        say(f"{instance.name:10} {state:10} {ready:11} {instance.release or '-':12} {instance.url}")
 
 
 @contextmanager

@@ -53,6 +53,15 @@ author: [vmlops]
 
 RUN = Path("/run/vmlops")
 SYSTEMD = Path("/run/systemd/system")
+# What systemd-nspawn ends with where its machine reboots. Its new device then goes into the bridge as the first did.
+REBOOTS = 133
+# Arguments: the device, the bridge, the command. On a host with systemd, that does the same.
+SUPERVISE = f"""
+device=$1 bridge=$2; shift 2
+while "$@"; [ $? -eq {REBOOTS} ]; do
+    (tries=0; until ip link set "$device" master "$bridge" up || [ $((tries += 1)) -gt 100 ]; do sleep 0.1; done) 2>&- &
+done
+"""
 HIERARCHIES = [Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup/systemd")]
 
 
@@ -184,6 +193,10 @@ class Machine:
     ports: tuple[tuple[int, int], ...]
 
     @property
+    def bridge(self) -> str:
+        return self.unit.rpartition("-")[0]
+
+    @property
     def root(self) -> Path:
         return self.directory / "root"
 
@@ -223,7 +236,9 @@ class Machine:
         command += ["--keep-unit", "--register=no", "--link-journal=no", f"--resolv-conf={resolver}"]
         command += [f"--network-veth-extra={self.unit}:eth0"]
         if SYSTEMD.is_dir():
-            options = ("Type=notify", "KillMode=mixed", "Delegate=yes", "DevicePolicy=auto")
+            options = ["Type=notify", "KillMode=mixed", "Delegate=yes", "DevicePolicy=auto"]
+            options += [f"RestartForceExitStatus={REBOOTS}", f"SuccessExitStatus={REBOOTS}"]
+            options += [f"ExecStartPost=ip link set {self.unit} master {self.bridge} up"]
             unit = ["systemd-run", "--quiet", "--collect", f"--unit=vmlops-{self.unit}"]
             run(*unit, *(f"--property={option}" for option in options), *command)
             return
@@ -237,7 +252,7 @@ class Machine:
 
         with self.console.open("w") as console:
             subprocess.Popen(
-                command,
+                ["sh", "-c", SUPERVISE, "supervise", self.unit, self.bridge, *command],
                 preexec_fn=enter_cgroups,
                 stdin=subprocess.DEVNULL,
                 stdout=console,

@@ -21,7 +21,7 @@ SECRET = "0b9d1c66c1bd4b73"
 STACK = {
     name: value
     for name, value in yaml.safe_load((ROOT / "inventory/stack.yml").read_text()).items()
-    if name != "vmlops_endpoints"
+    if name not in ("vmlops_endpoints", "vmlops_mutual_tls")
 }
 GOOD: dict[str, Any] = STACK | {
     "vmlops_server_names": ["emotions.example.org", "192.0.2.7"],
