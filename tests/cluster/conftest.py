@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import http.client
+import ipaddress
 import json
 import os
+import shlex
 import ssl
 import subprocess
 import threading
@@ -17,6 +19,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from host import cluster
+from tests.cluster import table
 from tests.paths import ROOT
 
 SUDO = [] if os.geteuid() == 0 else ["sudo"]
@@ -31,22 +34,25 @@ class Cluster:
 
     def ssh(self, host: str, command: str, check: bool = True) -> str:
         """Return what a command of root's writes on a machine."""
-        call = ["ssh", "-F", str(cluster.CONTROL / "ssh_config"), host, f"sudo sh -c {command!r}"]
+        call = ["ssh", "-F", str(cluster.CONTROL / "ssh_config"), host, f"sudo sh -c {shlex.quote(command)}"]
         result = subprocess.run(call, check=False, capture_output=True, text=True, timeout=60)
         assert result.returncode == 0 or not check, f"{host}: {command}: {result.stderr}{result.stdout}"
         return result.stdout.strip()
 
+    @property
+    def network(self) -> ipaddress.IPv4Network:
+        return ipaddress.IPv4Interface(f"{self.address}/28").network
+
+    @property
+    def bridge(self) -> str:
+        """The device of the machines' network on this computer."""
+        route = subprocess.run(["ip", "-o", "route", "get", self.address], check=True, capture_output=True, text=True)
+        return route.stdout.split(" dev ")[1].split()[0]
+
     def device(self, host: str) -> str:
         """The machine's network device on this computer; set down, nothing of it arrives anywhere, which is a pulled cable."""
-        number = (
-            int(self.hosts[host].rpartition(".")[2]) - int(min(self.hosts.values(), key=key).rpartition(".")[2]) + 1
-        )
-        bridge = subprocess.run(
-            ["ip", "-o", "-4", "addr", "show"], check=True, capture_output=True, text=True
-        ).stdout.splitlines()
-        network = self.hosts[host].rpartition(".")[0]
-        name = next(line.split()[1] for line in bridge if f" {network}." in line and line.split()[1].startswith("vml-"))
-        return f"{name}-{number}"
+        number = int(ipaddress.ip_address(self.hosts[host])) - int(self.network[1])
+        return f"{self.bridge}-{number}"
 
     @contextmanager
     def cut_off(self, host: str) -> Iterator[None]:
@@ -57,18 +63,45 @@ class Cluster:
         finally:
             subprocess.run([*SUDO, "ip", "link", "set", device, "up"], check=True)
 
+    @property
+    def apis(self) -> list[str]:
+        return [host for host in self.hosts if host.startswith("api")]
+
+    @property
+    def gateways(self) -> list[str]:
+        return [host for host in self.hosts if host.startswith("gateway")]
+
+    def has_address(self, gateway: str) -> bool:
+        return f" {self.address}/" in self.ssh(gateway, "ip -o addr")
+
     def owners(self) -> list[str]:
         """The gateways that have the shared address."""
-        gateways = [host for host in self.hosts if host.startswith("gateway")]
-        return [host for host in gateways if f" {self.address}/" in self.ssh(host, "ip -o addr")]
+        return [gateway for gateway in self.gateways if self.has_address(gateway)]
 
-    def playbook(self, name: str, *options: str) -> subprocess.CompletedProcess[str]:
-        command = ["ansible-playbook", "-i", "inventory/cluster", name, *options]
+    @contextmanager
+    def unreachable(self, host: str, other: str) -> Iterator[None]:
+        """Packets between the two are lost, and nobody is told."""
+        rules = ["table inet cut"]
+        for hook, end in (("input", "saddr"), ("output", "daddr")):
+            rules.append(f"chain inet cut {hook} {{ type filter hook {hook} priority -10; }}")
+            rules.append(f"rule inet cut {hook} ip {end} {self.hosts[other]} drop")
+        self.ssh(host, "".join(f"nft add '{rule}';" for rule in rules))
+        try:
+            yield
+        finally:
+            self.ssh(host, "nft delete table inet cut")
+
+    def playbook(self, name: str, *options: str, inventory: str = "inventory/cluster") -> str:
+        """Run a playbook and return what it said; a failure fails the test."""
+        result = self.try_playbook(name, *options, inventory=inventory)
+        assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-1000:]
+        return result.stdout
+
+    def try_playbook(
+        self, name: str, *options: str, inventory: str = "inventory/cluster"
+    ) -> subprocess.CompletedProcess[str]:
+        command = ["ansible-playbook", "-i", inventory, name, *options]
         return subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
-
-
-def key(address: str) -> int:
-    return int(address.rpartition(".")[2])
 
 
 @dataclass
@@ -80,17 +113,22 @@ class Load:
         slowest: seconds of the slowest answer, errors and new connections included.
         failures: moments (time.monotonic) of what was not 200.
         reconnected: how often a kept connection turned out to be gone and the request was sent on a new one.
+        remark: what else is worth a word in the row.
     """
 
     codes: Counter[str] = field(default_factory=Counter)
     slowest: float = 0.0
     failures: list[float] = field(default_factory=list)
     reconnected: int = 0
+    remark: str = ""
+
+    def answers(self) -> int:
+        return self.codes["200"]
 
 
-def client(address: str, load: Load, stop: threading.Event, guard: threading.Lock) -> None:
+def client(address: str, source: str, load: Load, stop: threading.Event, guard: threading.Lock) -> None:
     context = ssl.create_default_context(cafile=str(cluster.CONTROL / "certs/ca.crt"))
-    connection = http.client.HTTPSConnection(address, context=context, timeout=2)
+    connection = http.client.HTTPSConnection(address, context=context, timeout=2, source_address=(source, 0))
     kept = False
     while not stop.wait(0.25):
         start = time.monotonic()
@@ -122,14 +160,30 @@ def fleet() -> Cluster:
     return Cluster(cluster.virtual_address(), cluster.hosts())
 
 
+@pytest.fixture(scope="session")
+def sources(fleet: Cluster) -> Iterator[list[str]]:
+    """Addresses of this computer in the machines' network that no machine has: the limits are by client."""
+    addresses = [str(fleet.network[number]) for number in (9, 10, 11, 12)]
+    for address in addresses:
+        subprocess.run([*SUDO, "ip", "addr", "replace", f"{address}/28", "dev", fleet.bridge], check=True)
+    yield addresses
+    for address in addresses:
+        subprocess.run([*SUDO, "ip", "addr", "del", f"{address}/28", "dev", fleet.bridge], check=True)
+
+
 @pytest.fixture
-def load(fleet: Cluster) -> Callable[..., object]:
-    """with load() as load: … — two clients ask the shared address meanwhile, below the rate limit together."""
+def load(fleet: Cluster, sources: list[str]) -> Callable[..., object]:
+    """with load("fault") as load: … — clients ask the shared address meanwhile, two from each source, within their limits.
+
+    What they saw is the fault's row in docs/faults-cluster.md, with load.remark.
+    """
 
     @contextmanager
-    def start() -> Iterator[Load]:
+    def start(fault: str) -> Iterator[Load]:
         load, stop, guard = Load(), threading.Event(), threading.Lock()
-        clients = [threading.Thread(target=client, args=(fleet.address, load, stop, guard)) for _ in range(2)]
+        clients = [
+            threading.Thread(target=client, args=(fleet.address, source, load, stop, guard)) for source in sources * 2
+        ]
         for thread in clients:
             thread.start()
         try:
@@ -138,7 +192,7 @@ def load(fleet: Cluster) -> Callable[..., object]:
             stop.set()
             for thread in clients:
                 thread.join()
-            print(dict(load.codes), f"slowest {load.slowest:.2f} s, reconnected {load.reconnected}")
+            table.add(fault, load.codes, load.reconnected, load.slowest, load.remark)
 
     return start
 
