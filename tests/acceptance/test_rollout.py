@@ -18,10 +18,11 @@ from tests.acceptance.conftest import ROLLOUTS, SENTENCE, Machine
 from tests.paths import ROOT
 
 PROBE = "0" * 11
-# Run in a release's directory: names its files as they are now, as if it had been made so.
+# Run in a release's directory: gives it the directory's name, and names its files as they are now, as if it had been made so.
 RESEAL = """
 import hashlib, json, pathlib
 about = json.loads(pathlib.Path("release.json").read_text())
+about["id"] = pathlib.Path.cwd().name
 made = ("venv/bin/", "venv/include/", "venv/lib64", "venv/pyvenv.cfg", "release.json", "INSTALLED")
 files = [str(path) for path in pathlib.Path(".").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
 kept = [name for name in sorted(files) if not name.startswith(made)]
