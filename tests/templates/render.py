@@ -17,7 +17,8 @@ from tests.paths import ROOT
 DISTRIBUTIONS = {"Debian-12": "bookworm", "Debian-13": "trixie", "Ubuntu-24.04": "noble"}
 
 init_plugin_loader()
-filter_loader.add_directory(str(ROOT / "plugins/filter"))
+for filters in (ROOT / "plugins/filter", *ROOT.glob("roles/*/filter_plugins")):
+    filter_loader.add_directory(str(filters))
 
 
 def facts(distribution: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import yaml
 
 from tests.paths import ROOT
-from tests.templates.render import render
+from tests.templates.render import evaluate, render
 
 ADDRESSES = {"gate": "10.0.0.1", "api1": "10.0.0.2", "api2": "10.0.0.3", "watch": "10.0.0.9"}
 
@@ -116,3 +117,16 @@ def test_the_api_is_asked_over_tls_where_hosts_are_several(
     several = environment(api1={}, api2={})
     assert expected in render(role, template, environment=several, version="v1")
     assert expected not in render(role, template, environment="lab", version="v1")
+
+
+@pytest.mark.parametrize(("minor", "release"), [(11, "bbbbbbbbbbbb"), (13, "cccccccccccc")])
+def test_hosts_with_another_python_have_another_release_of_the_same(minor: int, release: str) -> None:
+    def host(python: int, active: str, since: int) -> dict[str, Any]:
+        said = {"v1": {"active": active, "recorded": active, "previous": "", "since": since}}
+        facts = {"python": {"version": {"major": 3, "minor": python}}, "architecture": "x86_64"}
+        return {"ansible_facts": facts, "__api_releases": {"stdout": json.dumps(said)}}
+
+    hosts = {"a": host(11, "aaaaaaaaaaaa", 1), "b": host(11, "bbbbbbbbbbbb", 2), "c": host(13, "cccccccccccc", 3)}
+    facts = {"python": {"version": {"major": 3, "minor": minor}}, "architecture": "x86_64"}
+    options: dict[str, Any] = {"hostvars": hosts, "groups": {"api": list(hosts)}, "ansible_facts": facts}
+    assert evaluate("_api_fleet", "api", _api_rolled_versions=["v1"], **options)["v1"]["release"] == release
