@@ -144,9 +144,9 @@ class CompiledRows:
         return [self.score(row) for row in rows]
 
     def explain(self, row: Row, label: Scalar, top: int = 10) -> list[tuple[str, float]]:
-        """Linear models: exactly what a column adds to the label's logit, or, of two labels, to its log odds."""
+        """Linear models: exactly what a column adds to the number, to the label's logit, or, of two labels, to its log odds."""
         signature = self.signature
-        if self._trees:
+        if self._trees or self._link is _exponential:
             return occlusion.explain(signature, self.score_batch, row, label, top)
         if signature.labels and label not in signature.labels:
             raise KeyError(label)

@@ -152,6 +152,19 @@ def test_a_linear_model_s_explanation_is_exact(iris: Engine, tmp_path: Path) -> 
     assert dict(engine.explain(row, True)) == pytest.approx({k: v for k, v in expected.items() if v}, abs=1e-4)
 
 
+def test_the_parts_of_numbers_are_numbers(tmp_path: Path) -> None:
+    """Of a model whose columns multiply: what the prediction loses where a column has its typical value."""
+    frame = IRIS.data.iloc[:, :3]
+    engine = brought(PoissonRegressor(), frame, IRIS.data.iloc[:, 3].to_numpy(), tmp_path)
+    assert engine.name == "compiled"
+    row = (6.0, 3.5, engine.signature.columns[2].typical)
+    whole = float(engine.score(row).label)
+    typical = [column.typical for column in engine.signature.columns]
+    without = {0: (typical[0], *row[1:]), 1: (row[0], typical[1], row[2])}
+    expected = {frame.columns[i]: whole - float(engine.score(changed).label) for i, changed in without.items()}
+    assert dict(engine.explain(row, whole)) == pytest.approx(expected)
+
+
 @pytest.mark.parametrize(
     ("changed", "field", "reason"),
     [
