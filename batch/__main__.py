@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dask import config
-from distributed import Client, LocalCluster
+from distributed import Client, KilledWorker, LocalCluster
 from distributed.security import Security
 
 from app.engines.artifact import ArtifactError
@@ -156,6 +156,10 @@ def main() -> int:
             f"vmlops: {error}: see {run.errors}; the same command with more allowed (MAX_ERRORS) goes on from here",
             file=sys.stderr,
         )
+        return 1
+    except KilledWorker:
+        wrong = f"the workers died again and again after row {run.position.rows:,}, perhaps for want of memory"
+        print(f"vmlops: {wrong}; the same command goes on from here", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("vmlops: interrupted; the same command goes on from here", file=sys.stderr)

@@ -17,10 +17,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from distributed import Client
+from distributed import Client, KilledWorker
 
 from app.engines.engine import Engine
 from batch.__main__ import main, on_this_machine
+from batch.run import Position, Run
 from tests.paths import ROOT
 from tests.unit.batch.conftest import TEXTS
 
@@ -161,6 +162,49 @@ def test_killed_again_and_again_the_bytes_are_the_same(artifacts: Path, source: 
     assert (tmp_path / "out.parquet.errors.jsonl").read_bytes() == (
         tmp_path / "whole.parquet.errors.jsonl"
     ).read_bytes()
+
+
+def test_a_worker_that_is_killed_is_replaced_and_the_bytes_are_the_same(
+    scorer: Scorer, client: Client, monkeypatch: pytest.MonkeyPatch, artifacts: Path, source: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("batch.tables.PIECE_BYTES", 1 << 16)
+    whole, output = tmp_path / "whole.csv", tmp_path / "out.csv"
+    assert scorer(command(artifacts, source, whole))[0] == 0
+    killed: list[int] = []
+
+    class Killing:
+        """A report of progress that kills the worker once, in the middle."""
+
+        def __init__(self, *_: Any) -> None:
+            pass
+
+        def __call__(self, position: Position) -> None:
+            if not killed and position.rows > 5000:
+                killed.extend(client.run(os.getpid).values())
+                os.kill(killed[0], signal.SIGKILL)
+
+        def end(self) -> None:
+            pass
+
+    monkeypatch.setattr("batch.__main__.Progress", Killing)
+    status, _, complaint = scorer(command(artifacts, source, output))
+    assert status == 0, complaint
+    assert list(client.run(os.getpid).values()) != killed
+    assert len(killed) == 1
+    assert output.read_bytes() == whole.read_bytes()
+
+
+def test_workers_that_die_of_every_piece_end_the_run_in_a_line(
+    scorer: Scorer, monkeypatch: pytest.MonkeyPatch, artifacts: Path, source: Path, tmp_path: Path
+) -> None:
+    def die(*_: Any) -> None:
+        raise KilledWorker("score", None, 3)
+
+    monkeypatch.setattr(Run, "score", die)
+    status, _, complaint = scorer(command(artifacts, source, tmp_path / "out.csv"))
+    assert status == 1
+    assert complaint.startswith("vmlops: the workers died again and again after row 0")
+    assert complaint.count("\n") == 1
 
 
 def test_bad_rows_are_kept_with_number_and_reason(scorer: Scorer, artifacts: Path, tmp_path: Path) -> None:
