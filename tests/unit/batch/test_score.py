@@ -197,8 +197,10 @@ def test_a_worker_that_is_killed_is_replaced_and_the_bytes_are_the_same(
 def test_workers_that_die_of_every_piece_end_the_run_in_a_line(
     scorer: Scorer, monkeypatch: pytest.MonkeyPatch, artifacts: Path, source: Path, tmp_path: Path
 ) -> None:
+    worker: Any = None
+
     def die(*_: Any) -> None:
-        raise KilledWorker("score", None, 3)
+        raise KilledWorker("score", worker, 3)
 
     monkeypatch.setattr(Run, "score", die)
     status, _, complaint = scorer(command(artifacts, source, tmp_path / "out.csv"))
