@@ -201,7 +201,7 @@ lifecycle: packages .venv/test ## What a lab machine changes on this host is tak
 	pytest tests/lab
 
 .PHONY: test-faults test-cluster test-browser test-iris fuzz bench-api
-test-faults: .venv/test ## Break the running lab machine under load: replicas, floods, TLS
+test-faults: .venv/test ## Break the running lab machine under load, process by process; writes docs/faults.md (20 minutes)
 	$(host) packages testssl:testssl.sh
 	pytest tests/faults
 
