@@ -80,6 +80,8 @@ def note(host: Any) -> Callable[[str, Load, float], None]:
 
     def fired(seconds: int) -> set[str]:
         """The alerts that fired at any time within so many seconds, with their labels."""
+        ready = "curl -sf -o /dev/null http://127.0.0.1:9090/-/ready"
+        host.check_output(f"timeout 30 sh -c 'until {ready}; do sleep 0.2; done'")  # it may be what was killed
         query = f'max_over_time(ALERTS{{alertstate="firing",alertname!="Watchdog"}}[{seconds}s])'
         said = host.check_output(f"curl -s --data-urlencode 'query={query}' http://127.0.0.1:9090/api/v1/query")
         return {json.dumps(alert["metric"], sort_keys=True) for alert in json.loads(said)["data"]["result"]}
