@@ -216,6 +216,13 @@ test-iris: .venv/browser ## The example of a table on the running lab machine; v
 	$(host) packages chromium
 	pytest tests/iris
 
+.PHONY: kit test-kit
+kit: .venv/control ## One file with all that a site without internet needs, for this distribution's releases; KEY=your SSH key signs it
+	$(host) kit
+
+test-kit: .venv/test kit ## Install it where nothing has a network: start, predict, deploy, roll back, train, and make test
+	pytest tests/kit
+
 .PHONY: box test-vm
 box: .venv/control ## Build a Vagrant box for libvirt from this distribution's packages
 	$(host) box

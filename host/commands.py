@@ -10,7 +10,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build"
-PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+# Where packages come from, and the way there.
+SOURCES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "APT_CONFIG")
 
 
 class Problem(Exception):
@@ -58,11 +59,11 @@ def find(command: str) -> str | None:
 
 
 def as_root(*command: str | Path) -> list[str]:
-    """Return the command with sudo before it, unless this is root already; sudo must not drop the proxies."""
+    """Return the command with sudo before it, unless this is root already; sudo must not drop SOURCES."""
     words = [str(word) for word in command]
     if os.geteuid() == 0:
         return words
-    return ["sudo", "env", *(f"{name}={os.environ[name]}" for name in PROXIES if name in os.environ), *words]
+    return ["sudo", "env", *(f"{name}={os.environ[name]}" for name in SOURCES if name in os.environ), *words]
 
 
 def ask_become_pass() -> list[str]:

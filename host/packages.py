@@ -27,6 +27,15 @@ DAEMONS = (
     "prometheus-nginx-exporter", "prometheus-node-exporter",
 )  # fmt: skip
 PYTHON = ROOT / ".venv/bin/python"
+# Made by kit/install: this clone takes everything from the kit that lies behind it, and asks no network.
+KIT = ROOT / ".kit"
+
+
+def sources() -> dict[str, str]:
+    """The variables with which apt and pip (and so uv, see index_environment) take what they install from the kit, if any."""
+    if not KIT.exists():
+        return {}
+    return {"APT_CONFIG": f"{KIT}/apt.conf", "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": f"{KIT}/files/wheels"}
 
 
 def install(wanted: Mapping[str, str]) -> None:
@@ -108,7 +117,7 @@ def index_environment(python: str | Path = PYTHON) -> dict[str, str]:
         "index-url": "UV_DEFAULT_INDEX",
         "extra-index-url": "UV_INDEX",
         "find-links": "UV_FIND_LINKS",
-        "no-index": "UV_NO_INDEX",
+        "no-index": "UV_OFFLINE",
         "trusted-host": "UV_INSECURE_HOST",
         "cert": "SSL_CERT_FILE",
         "proxy": "ALL_PROXY",

@@ -90,6 +90,12 @@ def on_api_hosts(command: str) -> None:
     replace([*words, "-a", command])
 
 
+def make_kit() -> None:
+    from host import kit  # which needs what .venv/control has
+
+    kit.build()
+
+
 VERBS: dict[str, Callable[..., None]] = {
     "check": checks.check_host,
     "packages": install,
@@ -111,6 +117,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "logs": lambda: replace(machine.logs()),
     "predict": lambda *headers: replace([*machine.predict(*headers), "-sS", "--include"]),
     "box": box.build,
+    "kit": make_kit,
     "test-vm": machine.test_vm,
     "credentials": lambda: credentials.credentials(os.environ.get("ENVIRONMENT") or "production"),
     "audit": audit.audit,
@@ -124,6 +131,7 @@ def run_verb(arguments: list[str]) -> int:
         return 2
     try:
         checks.check_clone(ROOT)
+        os.environ.update(packages.sources())
         VERBS[arguments[0]](*arguments[1:])
     except Problem as error:
         print(f"vmlops: {error}", file=sys.stderr)

@@ -79,10 +79,10 @@ def library(one: Distribution) -> dict[str, Any]:
     return made
 
 
-def sign(path: Path, key: Path) -> None:
-    """Write `path`.sig. Raises SealError."""
+def sign(path: Path, key: Path, namespace: str = NAMESPACE) -> None:
+    """Write `path`.sig, which is good for this namespace only. Raises SealError."""
     path.with_name(path.name + ".sig").unlink(missing_ok=True)
-    command = ["ssh-keygen", "-q", "-Y", "sign", "-f", str(key), "-n", NAMESPACE, str(path)]
+    command = ["ssh-keygen", "-q", "-Y", "sign", "-f", str(key), "-n", namespace, str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         why = " ".join((done.stderr or done.stdout).split())

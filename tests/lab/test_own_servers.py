@@ -42,6 +42,8 @@ def clone(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (clone / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, clone / name, follow_symlinks=False)
     shutil.copytree(ROOT / "model/artifacts", clone / "model/artifacts")
+    if (ROOT / ".kit").exists():
+        (clone / ".kit").symlink_to(ROOT / ".kit")
     for command in commands("cp"):
         subprocess.run(command, shell=True, cwd=clone, check=True)
     edited = {

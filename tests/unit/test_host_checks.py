@@ -65,7 +65,7 @@ def test_neither_root_nor_sudo(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_root_needs_no_sudo_and_others_keep_their_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("https_proxy", "http://proxy:3128")
-    for name in set(commands.PROXIES) - {"https_proxy"}:
+    for name in set(commands.SOURCES) - {"https_proxy"}:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert commands.as_root("apt-get", "update") == ["apt-get", "update"]

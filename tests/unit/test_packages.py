@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -51,10 +52,13 @@ def test_wheel_comes_from_the_index_that_pip_has(tmp_path: Path) -> None:
         )
         wheel.writestr("vmlops_odd-1.0.dist-info/RECORD", "")
     (index / "index.html").write_text(f'<a href="{name}">{name}</a>')
+    # A clone that no kit leads elsewhere.
+    clone = tmp_path / "clone"
+    shutil.copytree(ROOT / "host", clone / "host")
     install = ["pip", "install", "--no-cache", "--target", str(tmp_path / "out"), "vmlops-odd"]
     command = [sys.executable, "-m", "host", "uv", *install]
     environment = {**os.environ, "PIP_INDEX_URL": index.parent.as_uri()}
-    result = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True, env=environment)
+    result = subprocess.run(command, cwd=clone, check=False, capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "out/vmlops_odd.py").exists()
 

@@ -183,9 +183,10 @@ def certificate_can_be_had(case: Case) -> Iterator[str]:
 
 
 def files_are_there(case: Case) -> Iterator[str]:
-    package = case.settings["grafana_deb"]
-    if package and not Path(package).expanduser().is_file():
-        yield f"grafana_deb is {package}, which is no file on the control machine"
+    for name in ("grafana_deb", "base_packages_archive"):
+        file = case.settings.get(name)  # the default of the second depends on the host
+        if file and not Path(file).expanduser().is_file():
+            yield f"{name} is {file}, which is no file on the control machine"
 
 
 def grafana_reads_its_password(case: Case) -> Iterator[str]:
