@@ -22,7 +22,7 @@ ROUTES: list[dict[str, Any]] = evaluate("_gateway_routes", "gateway")
 API: list[dict[str, Any]] = evaluate("_gateway_api_routes", "gateway")
 LIMITED = {"proxy_predict", "proxy_feedback"}
 # Every route, those that are off by default, too.
-FEEDBACK = FeedbackSettings(Path("/nowhere"), 90, 256, 0, 30)
+FEEDBACK = FeedbackSettings(Path("/nowhere/feedback.db"), 90, 256, 0, 30)
 UNITS = {"k": 1 << 10, "m": 1 << 20}
 # What the API answers and the gateway does not publish, and what its OpenAPI document leaves out.
 NOT_PUBLISHED = {"/metrics"}

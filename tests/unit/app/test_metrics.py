@@ -20,7 +20,7 @@ DOCS = ROOT / "docs" / "api.md"
 
 @pytest.fixture
 def client() -> Client:
-    return Client(make_app("v2", feedback=FeedbackSettings(Path("/nowhere"), 90, 256, 0, 30)))
+    return Client(make_app("v2", feedback=FeedbackSettings(Path("/nowhere/feedback.db"), 90, 256, 0, 30)))
 
 
 def test_requests_by_route_and_code(client: Client) -> None:
