@@ -21,9 +21,9 @@ from tests.public.conftest import Built
 def test_accuracy_macro_f1_and_calibration_of_one_model(built: Built) -> None:
     metrics = built.engine.manifest["metrics"]  # means over train.SPLITS
     print(metrics, built.engine.manifest["spread"])
-    assert metrics["accuracy"] >= 0.365
+    assert metrics["accuracy"] >= 0.37
     assert metrics["macro_f1"] >= 0.22
-    assert metrics["ece"] <= 0.03
+    assert metrics["ece"] <= 0.025
 
 
 def test_the_manifest_tells_the_truth(built: Built, data: Dataset) -> None:

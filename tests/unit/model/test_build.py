@@ -106,7 +106,7 @@ def test_everyday_sentences(built: Built) -> None:
 @pytest.mark.parametrize("text", ["", "zqxv", "zqxv vxqz", "\u8fd9\u662f\u4ec0\u4e48"])
 def test_what_the_model_knows_nothing_of_is_neutral_with_little_confidence(built: Built, text: str) -> None:
     score = built.engine.score(text)
-    assert (score.label, score.confidence < 0.3) == ("neutral", True), score
+    assert (score.label, score.confidence < 0.5) == ("neutral", True), score
 
 
 @pytest.mark.parametrize(
