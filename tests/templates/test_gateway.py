@@ -407,6 +407,17 @@ def test_a_replica_that_hangs_is_504_in_time(tmp_path: Path) -> None:
         assert time.monotonic() - start < 3
 
 
+def test_what_fastapi_answers_is_waited_for_longer(tmp_path: Path) -> None:
+    """A replica imports FastAPI when it is first asked for such a route, which takes seconds where the computer is busy."""
+    options = {"gateway_upstream_read_seconds": 1, "gateway_upstream_total_seconds": 1}
+    with running(tmp_path, replicas=1, **options, **UNLIMITED) as edge, ThreadPoolExecutor() as pool:
+        with edge.gate():
+            slow = pool.submit(edge.client().get, "/openapi.json")
+            wait_for(lambda: edge.replicas[0].seen, "the arrival of the request")
+            assert_problem(edge.client().post("/predict", json=SENTENCE), 504)
+        assert slow.result().status_code == 200
+
+
 # --- canary and shadow ---
 
 

@@ -57,6 +57,11 @@ def test_what_the_api_answers_is_published_or_left_out_on_purpose(version: Any) 
     assert {route["path"] for route in API} <= answered
 
 
+def test_what_a_replica_answers_by_fastapi_has_the_time_that_its_import_takes() -> None:
+    fast = {path for _, path in make_app("v1", feedback=FEEDBACK).fast}
+    assert {route["path"] for route in API if not route.get("slow")} <= fast
+
+
 def test_bodies_are_as_large_as_the_api_takes_them() -> None:
     document = make_app("v1", feedback=FEEDBACK).framework.openapi()  # type: ignore[attr-defined]
     with_body = {
