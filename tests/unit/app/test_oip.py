@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from typing import Any
 
 import pytest
 
+from app.http.oip import Inference
 from app.http.predictor import NOT_READY
 from tests.unit.app.stub_api import LABELS, Client, StubEngine, make_app
 from tests.unit.app.test_errors import check_problem
@@ -40,6 +42,12 @@ def test_metadata(client: Client, path: str) -> None:
     assert document["inputs"] == [{"name": "sentence", "datatype": "BYTES", "shape": [-1]}]
     assert [output["name"] for output in document["outputs"]] == ["label", "probabilities"]
     assert document["parameters"]["labels"].split(",") == list(LABELS)
+
+
+def test_labels_with_commas_and_quotes_can_be_told_apart() -> None:
+    labels = ("Food, Drink", "Home", 'Toys "and" Games')
+    document = Inference(StubEngine.signature._replace(labels=labels)).metadata("stub", "stub00000001")
+    assert next(csv.reader([document["parameters"]["labels"]])) == list(labels)
 
 
 @pytest.mark.parametrize("path", PATHS)

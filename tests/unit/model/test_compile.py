@@ -190,6 +190,15 @@ def test_refused_with_a_reason(name: str, data: Dataset, tmp_path: Path) -> None
     assert not list(tmp_path.iterdir())
 
 
+def test_what_raises_is_refused_too(data: Dataset, tmp_path: Path) -> None:
+    """An estimator whose attributes are not what its class usually has, such as one that was edited by hand."""
+    pipeline = make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(data.texts[:600], data.labels[:600])
+    pipeline[-1].coef_ = None
+    with pytest.raises(NotCompilable, match="what raises"):
+        compile_pipeline(pipeline, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_sigmoids_that_are_all_zero(tmp_path: Path, data: Dataset) -> None:
     """Logits far below what a float can be the exponential of: no error, and scikit-learn's own label."""
     texts = [
