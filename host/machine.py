@@ -14,7 +14,8 @@ from pathlib import Path
 from host import box, checks, libvirt, providers
 from host.commands import ROOT, Problem, ask_become_pass, find, output, run, succeeds
 
-UNITS = ("vmlops-*", "nginx", "prometheus*", "grafana*", "mtail")
+# Patterns of whole names, suffix included: `systemctl list-units nginx` finds nothing.
+UNITS = ("vmlops-*", "nginx*", "prometheus*", "grafana*", "mtail*")
 SENTENCE = '{"sentence": "Oh yeah, that was soooo cool!"}'
 # The acceptance tests that see that everything serves again after a reboot; how it fails was seen before it.
 AFTER_REBOOT = (

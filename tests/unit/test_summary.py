@@ -1,11 +1,14 @@
-"""What `make start-project` says when it is done."""
+"""What `make start-project` says when it is done, and `make status` of what runs."""
 
 from __future__ import annotations
 
 import http.server
+import shlex
 import sys
 import threading
 from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
 
 import pytest
 
@@ -48,3 +51,11 @@ def test_a_system_that_is_not_there_fails() -> None:
 
 def test_an_answer_is_returned() -> None:
     assert machine.first_prediction([sys.executable, "-c", "print('love')"]) == "love\n"
+
+
+@pytest.mark.parametrize("unit", ["nginx", "mtail", "prometheus", "grafana-server", "vmlops-api-v1@8001"])
+def test_status_names_every_service(unit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Patterns are of whole names: systemctl adds no suffix to them."""
+    monkeypatch.setattr(machine, "ssh_config", lambda: tmp_path / "ssh_config")
+    patterns = shlex.split(machine.status()[-1].rpartition("--plain")[2])
+    assert any(fnmatch(f"{unit}.service", pattern) for pattern in patterns), patterns
