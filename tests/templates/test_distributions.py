@@ -15,8 +15,8 @@ from tests.templates.render import DISTRIBUTIONS, evaluate
 
 ROLES = ROOT / "roles"
 FACT = re.compile(r"\bansible_(?:facts\W+)?(?:distribution|os_family|lsb)\w*")
-# These two ask which distribution it is because that is what they are about.
-EXEMPT = {"preflight", "lab_machine"}
+# These ask which distribution it is because their work depends on it: a check, a tree, a kit's packages, an upgrade.
+EXEMPT = {"preflight", "lab_machine", "base", "upgrade"}
 READERS = {path.parents[1].name for path in ROLES.glob("*/vars/*.yml") if path.name != "main.yml"}
 
 

@@ -84,12 +84,14 @@ class Stack:
     def query(self, expression: str) -> dict[str, float]:
         """Values of an instant query under the names of their label ``version`` (or "")."""
         try:
-            answer = httpx.get(f"http://127.0.0.1:{self.port}/api/v1/query", params={"query": expression}).json()
+            answer = httpx.get(f"http://127.0.0.1:{self.port}/api/v1/query", params={"query": expression})
         except httpx.TransportError:
+            return {}
+        if answer.status_code == 503:  # Prometheus has not read its data yet
             return {}
         return {
             sample["metric"].get("version", ""): float(sample["value"][1])
-            for sample in answer.get("data", {}).get("result", [])
+            for sample in answer.json().get("data", {}).get("result", [])
         }
 
 

@@ -56,7 +56,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         for server in servers.values():
             server.wait_ready()
         endpoints = [
-            {"name": f"{name}@0", "version": name, "address": "127.0.0.1", "port": server.port, "answers": True}
+            {"name": f"{name}@0", "version": name, "address": "127.0.0.1", "port": server.port, "asked": True}
             for name, server in servers.items()
         ]
         # The first that is no prediction takes a replica half a second, and a busy processor more.
