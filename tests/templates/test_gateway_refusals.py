@@ -26,7 +26,12 @@ SHORT = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n" + 
 def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
     users = [{"name": NAME, "password": "admin"}, {"name": "long", "password": "x"}]
     operators = [{"name": NAME, "password": LONG_PASSWORD}]
-    options: dict[str, Any] = {"gateway_users": users, "gateway_operators": operators, "vmlops_feedback": True, **UNLIMITED}
+    options: dict[str, Any] = {
+        "gateway_users": users,
+        "gateway_operators": operators,
+        "vmlops_feedback": True,
+        **UNLIMITED,
+    }
     with running(tmp_path_factory.mktemp("edge"), **options) as edge:
         yield edge
 
