@@ -240,13 +240,25 @@ def test_models_that_are_told_apart(model: Any, labels: Any, said: str, few: Dat
 class _Loud(LogisticRegression):  # type: ignore[misc]
     """Judged by what it does with the data, and not by its class."""
 
+    factor = 1.5
+
     def predict_proba(self, x: Any) -> Any:
-        return super().predict_proba(x) * 1.5
+        return super().predict_proba(x) * self.factor
 
 
-def test_probabilities_that_are_none(few: Dataset, tmp_path: Path) -> None:
+@pytest.mark.parametrize("factor", [1.5, np.nan])
+def test_probabilities_that_are_none(factor: float, few: Dataset, tmp_path: Path) -> None:
     model = make_pipeline(TfidfVectorizer(), _Loud(max_iter=1000)).fit(few.texts, few.labels)
+    model[-1].factor = factor
     with pytest.raises(Unservable, match=r"of 400 of 400 inputs do not sum to 1 .*CalibratedClassifierCV"):
+        importing.serve(model, tmp_path / "m", few, tmp_path)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_numbers_that_are_none(value: float, few: Dataset, tmp_path: Path) -> None:
+    model = make_pipeline(TfidfVectorizer(), Ridge()).fit(few.texts, [float(len(text)) for text in few.texts])
+    model[-1].intercept_ = value
+    with pytest.raises(Unservable, match="predicts NaN or infinity"):
         importing.serve(model, tmp_path / "m", few, tmp_path)
 
 
