@@ -210,7 +210,7 @@ def test_vm() -> None:
         print(f"{what} after {minutes} min {seconds} s", flush=True)
 
     # `direct` tests ask the machine at its own address: of a VM, only the forwarded ports are for others.
-    # `native` tests measure processor time, which means nothing on an emulated processor.
+    # `native` tests measure processor time or need much of it: an emulated processor has too little.
     emulated = os.environ["PROVIDER"] == "libvirt" and not providers.kvm_works()
     pytest = ("pytest", "-m", "not direct and not native" if emulated else "not direct")
     control = {"VMLOPS_CONTROL_DIR": str(ROOT / ".vagrant")}

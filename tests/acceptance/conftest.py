@@ -25,6 +25,8 @@ from tests.paths import ROOT
 
 SENTENCE = {"sentence": "Oh yeah, that was soooo cool!"}
 STRAY_PORT = 9999
+# By the name of the control folder.
+INVENTORIES = {"lab": "inventory/lab", "molecule": "molecule/default/inventory"}
 
 # What was done under load, and the answers by status and by release. Filled by test_rollout.py.
 ROLLOUTS: list[tuple[str, Counter[str], Counter[str]]] = []
@@ -53,6 +55,7 @@ class Machine:
         ports: ``vmlops_ports`` of inventory/stack.yml.
         instances: names such as ``v1@8001``, from ``vmlops_instances`` of inventory/stack.yml.
         credentials: account of the gateway.
+        inventory: with which a playbook reaches it.
     """
 
     name: str
@@ -64,6 +67,7 @@ class Machine:
     ports: dict[str, int]
     instances: list[str]
     credentials: tuple[str, str]
+    inventory: Path
 
     @property
     def url(self) -> str:
@@ -107,6 +111,7 @@ def machine() -> Machine:
         ports=stack["vmlops_ports"],
         instances=[f"{instance['version']}@{instance['port']}" for instance in stack["vmlops_instances"]],
         credentials=("admin", "admin"),
+        inventory=ROOT / INVENTORIES.get(control.name, "inventory/vagrant"),
     )
 
 

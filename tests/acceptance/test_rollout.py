@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import httpx
 import pytest
 
 from tests.acceptance.conftest import ROLLOUTS, SENTENCE, Machine
+from tests.paths import ROOT
 
 PROBE = "0" * 11
 # Run in a release's directory: gives it the directory's name, and names its files as they are now, as if it had been made so.
@@ -176,6 +178,34 @@ def test_reloads_lose_no_request(host: Any, machine: Machine, rested: None) -> N
         for name in machine.instances:
             port = name.partition("@")[2]
             host.check_output(f"until curl -sf -o /dev/null http://127.0.0.1:{port}/ready; do sleep 0.05; done")
+    assert set(codes) == {"200"}, codes
+
+
+@pytest.mark.native
+def test_replicas_come_and_go_without_a_failed_request(host: Any, machine: Machine, rested: None) -> None:
+    """Three replicas of v1, five, and three again: a longer list, and what of site.yml depends on it for clients."""
+    three = sorted(name for name in machine.instances if name.startswith("v1"))
+
+    def provision(count: int) -> None:
+        instances = [{"version": "v1", "port": 8001 + i} for i in range(count)] + [{"version": "v2", "port": 8101}]
+        settings = json.dumps({"vmlops_instances": instances})
+        tags = "firewall,api,gateway"
+        command = ["ansible-playbook", "-i", str(machine.inventory), "site.yml", "--tags", tags, "-e", settings]
+        done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout[-5000:] + done.stderr
+
+    def present() -> list[str]:
+        lines = host.check_output("vmlops-api status").splitlines()
+        return sorted(line.split()[0] for line in lines if line.startswith("v1") and " ready " in line)
+
+    assert present() == three == ["v1@8001", "v1@8002", "v1@8003"]
+    with load(machine, "3 → 5 → 3 replicas") as codes:
+        provision(5)
+        assert present() == [*three, "v1@8004", "v1@8005"]
+        asked = host.check_output("curl -s http://127.0.0.1:8005/metrics | grep '^vmlops_requests_total.*predict'")
+        provision(3)
+        assert present() == three
+    assert asked, "the gateway asks the new ones"
     assert set(codes) == {"200"}, codes
 
 
