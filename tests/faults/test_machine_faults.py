@@ -252,13 +252,22 @@ def test_expired_certificate(
     )  # fmt: skip
     expired = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()  # type: ignore[arg-type]
     host.check_output(f"cat > {paths[0]} <<'END'\n{expired}END\nsystemctl reload nginx")
+
+    def is_refused() -> bool:
+        try:
+            with machine.client() as client:
+                client.get("/health")
+        except httpx.ConnectError:
+            return True
+        return False
+
     try:
+        eventually(is_refused, "nginx' workers have the expired certificate", 10)
+        host.check_output("systemctl start vmlops-certificate-metrics")
         with load(seconds=8, clients=1, address=machine.address, ca=str(machine.ca_file)) as clients:
             pass
         query = 'ALERTS{alertname="CertificateExpiresNow",alertstate="firing"}'
-        # Read again each time, because the first reading may have been of a worker that had the good one still.
-        asked = "systemctl start vmlops-certificate-metrics; "
-        asked += f"curl -s --data-urlencode 'query={query}' http://127.0.0.1:9090/api/v1/query"
+        asked = f"curl -s --data-urlencode 'query={query}' http://127.0.0.1:9090/api/v1/query"
         eventually(lambda: json.loads(host.check_output(asked))["data"]["result"], "CertificateExpiresNow fires", 120)
     finally:
         start = time.monotonic()
