@@ -272,7 +272,7 @@ def test_a_fleet_reads_right(rules: Path, tmp_path: Path) -> None:
             series[f'up{{job="api", {labels}}}'] = DOWN if (host, replica) == ("api2", "v1@8002") else UP
             series[f'vmlops_requests_total{{{labels}, route="/predict", code="200"}}'] = "0+30x400"
     expected: dict[str, dict[str, float]] = {
-        'slo:bad:ratio5m{slo="availability"}': {'slo:bad:ratio5m{slo="availability", version="v1"}': 0.1},
+        'round(slo:bad:ratio5m{slo="availability"} * 100)': {'{slo="availability", version="v1"}': 10},
         "round(edge:requests_all:rate5m * 60)": {"{}": 100},
         "round(edge:requests_by_code:rate5m * 60)": {'{code="200"}': 90, '{code="502"}': 10},
         "count(edge:nginx:up == 1)": {"{}": 2},
