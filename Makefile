@@ -200,6 +200,10 @@ molecule: packages .venv/test model/artifacts/manifest.json ## The roles on a th
 lifecycle: packages .venv/test ## What a lab machine changes on this host is taken back
 	pytest tests/lab
 
+.PHONY: test-servers
+test-servers: packages .venv/test base-tree model/artifacts/manifest.json ## README's "Your own servers", done on a machine that is nothing but a server (5 minutes)
+	pytest tests/servers
+
 .PHONY: test-faults test-cluster test-browser test-iris fuzz bench-api
 test-faults: .venv/test ## Break the running lab machine under load, process by process; writes docs/faults.md (20 minutes)
 	$(host) packages testssl:testssl.sh
