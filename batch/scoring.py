@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -100,12 +100,12 @@ class Task(NamedTuple):
             scores = [Score(*one) for one in zip(names, confidences, probabilities.tolist(), strict=True)]
         else:
             scores = _engine.score_batch(inputs)
-        return [self._answer(score, _engine.signature) for score in scores]
+        written = text_of if _kind(_engine.signature) is None else None
+        return [self._answer(score, _engine.signature, written) for score in scores]
 
-    def _answer(self, score: Score, signature: Signature) -> Row:
-        """The columns that are added to a row."""
-        written = score.label if _kind(signature) else text_of(score.label)
-        answer: Row = {"prediction": written}
+    def _answer(self, score: Score, signature: Signature, written: Callable[[Scalar], str] | None) -> Row:
+        """The columns that are added to a row; the label as it is, or as `written`."""
+        answer: Row = {"prediction": written(score.label) if written else score.label}
         if signature.spread:
             answer["prediction_spread"] = score.spread
         if signature.probabilities:

@@ -20,11 +20,10 @@ from app.engines.loading import load_engine
 from app.engines.scorer import bucket
 from app.engines.signature import Signature
 from model import manifest, signing
+from model.arrays import Arrays, save
 from model.dataset import Dataset
 from model.linear import Floats, NotCompilable, linear
 from model.parity import SINGLE_TOLERANCE, TOLERANCE
-
-Arrays = dict[str, NDArray[Any]]
 
 
 class Features(NamedTuple):
@@ -46,15 +45,7 @@ def compile_pipeline(pipeline: Pipeline, directory: Path) -> dict[str, Any]:
 
     Raises NotCompilable, whatever it is that the arrays cannot express, before anything is written.
     """
-    try:
-        scorer, arrays = _compile(pipeline)
-    except NotCompilable:
-        raise
-    except Exception as error:  # an estimator whose attributes are not the usual ones of its class
-        raise NotCompilable(f"what raises {type(error).__name__}: {' '.join(str(error).split())}") from None
-    for name, array in arrays.items():
-        np.save(directory / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
-    return scorer
+    return save(directory, lambda: _compile(pipeline))
 
 
 def _compile(pipeline: Any) -> tuple[dict[str, Any], Arrays]:

@@ -196,9 +196,8 @@ def ways(estimator: Any, signature: Signature) -> list[Tried]:
         Tried("compiled", rows(MOST_COMPARISONS), parity.TOLERANCE),
         Tried("onnx", graph(True), parity.TOLERANCE),
         Tried("onnx", graph(False), parity.SINGLE_TOLERANCE),
-        Tried(
-            "compiled", rows(inf), parity.TOLERANCE
-        ),  # large forests that ONNX does not have: faster than scikit-learn
+        # Large forests that ONNX does not have: faster than scikit-learn.
+        Tried("compiled", rows(inf), parity.TOLERANCE),
         last,
     ]
 

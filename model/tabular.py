@@ -50,6 +50,7 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTre
 
 from app.engines.rows import LEAF, STEPS
 from app.engines.signature import Column, Scalar, Signature
+from model.arrays import Arrays, save
 from model.linear import Floats, NotCompilable, linear
 
 # Comparisons for a row up to which Python is about as fast as onnxruntime with all that it is given (docs/model-benchmarks.md).
@@ -134,18 +135,10 @@ def compile_rows(
 
     Raises NotCompilable before anything is written: what the arrays cannot express, or more comparisons than `most`.
     """
-    try:
-        scorer, arrays = _compile(estimator, signature, most)
-    except NotCompilable:
-        raise
-    except Exception as error:  # an estimator whose attributes are not the usual ones of its class
-        raise NotCompilable(f"what raises {type(error).__name__}: {' '.join(str(error).split())}") from None
-    for name, array in arrays.items():
-        np.save(directory / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
-    return scorer
+    return save(directory, lambda: _compile(estimator, signature, most))
 
 
-def _compile(estimator: Any, signature: Signature, most: float) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+def _compile(estimator: Any, signature: Signature, most: float) -> tuple[dict[str, Any], Arrays]:
     features = [_given(i, column) for i, column in enumerate(signature.columns)]
     if isinstance(estimator, Pipeline):
         for _, step in estimator.steps[:-1]:
@@ -345,7 +338,7 @@ def _histogram(nodes: Any) -> Tree:
     return Tree(left, right, nodes["feature_idx"], nodes["num_threshold"], missing, nodes["value"][:, np.newaxis])
 
 
-def _laid_out(ensemble: Ensemble) -> dict[str, NDArray[Any]]:
+def _laid_out(ensemble: Ensemble) -> Arrays:
     """The arrays of app.engines.rows."""
     feature: list[int] = []
     threshold: list[float] = []

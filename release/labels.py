@@ -30,7 +30,7 @@ def write(lines: Iterable[str], output: Path) -> list[str]:
     _write(output, [*columns, target], [{**row["input"], target: row[LABEL]} for row in whole.values()])
     said = [f"{output}: {len(whole)} labels with what they are for"]
     if len(columns) == 1:
-        said[0] += f"; make model DATA={output} TEXT={columns[0]} LABEL={LABEL}"
+        said[0] += f"; make model DATA={output} TEXT={columns[0]} LABEL={target}"
     other = output.with_suffix(".without-input" + output.suffix)
     other.unlink(missing_ok=True)
     if bare:

@@ -67,9 +67,8 @@ class BatchEngine(ABC):
             if numbers is not None and not np.isfinite(np.asarray(numbers, dtype=np.float64)).all():
                 raise ValueError(NOT_FINITE)
             return made
-        except (
-            ValueError
-        ) as error:  # of scikit-learn, which refuses NaN and infinity that a step of the pipeline has made
+        except ValueError as error:
+            # Also scikit-learn's own, for NaN and infinity that a step of the pipeline has made.
             if len(inputs) == 1:
                 raise Unanswerable(str(error).partition("\n")[0].rstrip(".")) from None
         for i, x in enumerate(inputs):

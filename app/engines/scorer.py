@@ -28,6 +28,7 @@ from app.engines import arrays
 from app.engines.artifact import MANIFEST, ArtifactError, read_array, read_signature
 from app.engines.engine import Score
 from app.engines.links import sigmoid, softmax
+from app.engines.occlusion import heaviest
 from app.engines.signature import Scalar
 
 UNKNOWN = 0x7FFF_FFFE  # the number of every symbol that is in no feature
@@ -217,7 +218,7 @@ class CompiledEngine:
                     ngram = vectorizer.joint.join(filter(None, cut[place : place + n]))
                     weight = self._weights[node * len(self._labels) + column]
                     adds[ngram] = adds.get(ngram, 0.0) + times * scale * weight
-        return sorted(adds.items(), key=lambda item: -abs(item[1]))[:top]
+        return heaviest(adds.items(), top)
 
     def _nodes(self, symbols: Sequence[int], longest: int) -> list[int]:
         """Yield, for each place in symbols, the nodes of the n-grams that start there, from the shortest."""

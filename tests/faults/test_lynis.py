@@ -12,7 +12,7 @@ INDEX = 80
 
 def test_hardening_index(host: Any) -> None:
     host.check_output("apt-get install -qq -y --no-install-recommends lynis >/dev/null 2>&1")
-    host.check_output("lynis audit system --quick --no-colors --quiet >/dev/null 2>&1 || true")
+    host.run("lynis audit system --quick --no-colors --quiet")  # its exit code counts warnings; the report says which
     report = host.check_output("grep -E '^(warning|suggestion|hardening_index)' /var/log/lynis-report.dat")
     host.check_output("apt-get purge -qq -y lynis >/dev/null 2>&1")
     print(report)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,10 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from distributed import Client
 from sklearn.linear_model import BayesianRidge, PoissonRegressor
 
 from app.engines.engine import Engine
-from batch.__main__ import on_this_machine
-from tests.unit.batch.test_score import Scorer, command, rows
+from tests.unit.batch.conftest import Scorer, command, rows
 from tests.unit.model.test_tables import brought, passengers, survival
 
 GOOD: list[dict[str, Any]] = [
@@ -49,17 +46,6 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Engine]:
     x = np.random.default_rng(0).normal(size=(60, 2))
     frame = pd.DataFrame(x, columns=["left", "right"])
     return directory / "artifacts", brought(BayesianRidge(), frame, x[:, 0] - 2 * x[:, 1], directory)
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    with on_this_machine(1) as client:
-        yield client
-
-
-@pytest.fixture
-def scorer(client: Client, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Scorer:
-    return Scorer(client, monkeypatch, capsys)
 
 
 def written(path: Path, records: list[dict[str, Any]]) -> Path:

@@ -10,8 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +18,12 @@ import pytest
 from distributed import Client, KilledWorker
 
 from app.engines.engine import Engine
-from batch.__main__ import main, on_this_machine
 from batch.run import Position, Run
 from tests.paths import ROOT
-from tests.unit.batch.conftest import TEXTS
+from tests.unit.batch.conftest import TEXTS, Scorer, command, rows
 
 ADDED = ["prediction", "confidence", "model_version"]
 MEGABYTE = 1 << 20
-
-
-def command(artifacts: Path, source: Path, output: Path, *options: str) -> list[str]:
-    files = ["--input", str(source), "--output", str(output), "--model", str(artifacts)]
-    return [sys.executable, "-m", "batch", *files, "--workers", "1", *options]
 
 
 def score(artifacts: Path, source: Path, output: Path, *options: str, **how: Any) -> subprocess.CompletedProcess[str]:
@@ -39,39 +31,6 @@ def score(artifacts: Path, source: Path, output: Path, *options: str, **how: Any
     done = subprocess.run(made, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300, **how)
     print(done.returncode, done.stdout, done.stderr)
     return done
-
-
-class Scorer:
-    """The command in this process, on workers that are started once for all tests."""
-
-    def __init__(self, client: Client, patch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self._patch, self._capsys = patch, capsys
-        patch.setattr("batch.__main__.on_this_machine", lambda _workers: nullcontext(client))
-
-    def __call__(self, command: list[str]) -> tuple[int, str, str]:
-        self._patch.setattr(sys, "argv", command[2:])
-        status = main()
-        said = self._capsys.readouterr()
-        return status, said.out, said.err
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    with on_this_machine(1) as client:
-        yield client
-
-
-@pytest.fixture
-def scorer(client: Client, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Scorer:
-    return Scorer(client, monkeypatch, capsys)
-
-
-def rows(path: Path) -> list[dict[str, Any]]:
-    if path.suffix == ".parquet":
-        found: list[dict[str, Any]] = pq.read_table(path).to_pylist()
-        return found
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file)) if path.suffix == ".csv" else [json.loads(line) for line in file]
 
 
 @pytest.fixture
