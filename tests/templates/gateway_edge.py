@@ -219,13 +219,22 @@ class Edge:
             for stub in stubs:
                 stub.stop()
 
-    def access_log(self) -> list[dict[str, Any]]:
-        """The lines so far. nginx writes its buffer out when told to open its logs anew."""
+    def access_log(self, *wanted: str) -> dict[str, dict[str, Any]]:
+        """The lines so far by request id, those of the ids `wanted` among them.
+
+        nginx's workers write their buffers out when told to open the logs anew, each in its own time: lines are in any order.
+        """
         path = self.directory / "log/vmlops.access.json"
-        before = path.stat().st_size
+        lines: dict[str, dict[str, Any]] = {}
+
+        def is_complete() -> bool:
+            whole = path.read_text().rpartition("\n")[0]
+            lines.update((line["request_id"], line) for line in map(json.loads, whole.splitlines()))
+            return lines.keys() >= set(wanted)
+
         self.gateway.send_signal(signal.SIGUSR1)
-        wait_for(lambda: path.stat().st_size > before, "the flush of the access log", 3)
-        return [json.loads(line) for line in path.read_text().splitlines()]
+        wait_for(is_complete, f"the lines of {wanted} in the access log")
+        return lines
 
     def verifier_seconds(self) -> float:
         """Processor time that the verifier and its workers have used."""

@@ -40,7 +40,7 @@ def test_only_load_balancers_say_who_the_client_is(
     name = uuid4().hex
     balanced.client(source).post("/predict", json=SENTENCE, headers={**headers, "X-Request-ID": name})
     seen = next(seen for stub in balanced.replicas for seen in stub.seen if seen.headers["x-request-id"] == name)
-    logged = next(line for line in balanced.access_log() if line["request_id"] == name)
+    logged = balanced.access_log(name)[name]
     assert (seen.headers["x-forwarded-for"], logged["client"]) == (client, client)
 
 

@@ -313,8 +313,8 @@ def test_no_task_shows_a_password(tmp_path: Path, where: str) -> None:
 def test_no_log_and_no_readable_file_has_a_password(edge: Edge) -> None:
     client = edge.client()
     status(client, "one", "first password")
-    status(client, "one", PLANTED)
-    edge.access_log()
+    client.post("/predict", json=SENTENCE, auth=("one", PLANTED), headers={"X-Request-ID": "planted"})
+    edge.access_log("planted")
     secrets = [PLANTED, "first password", "only the hash is known"]
     secrets += [base64.b64encode(f"one:{secret}".encode()).decode() for secret in secrets]
     secrets += [line.split(":")[1] for line in (edge.directory / "vmlops.users").read_text().splitlines()]
