@@ -124,6 +124,11 @@ def sigmoids(margins: Floats, labels: Labels, weight: Floats) -> Floats:
     return logits
 
 
+def by_label(decision: Floats) -> Floats:
+    """A classifier's decision_function as margins (n, k); of two labels scikit-learn gives one column, the second's."""
+    return decision if decision.ndim == 2 else np.column_stack([-decision, decision])
+
+
 def tune(
     vectorizer: FeatureUnion,
     recipe: Recipe,
@@ -149,7 +154,7 @@ def tune(
             report(f"strength {strength:g}, fold {number} of {FOLDS}")
             model = recipe.classifier(strength)
             model.fit(x[seen], labels[seen], sample_weight=weights(labels[seen], recipe.rebalancing))
-            margins[unseen] = model.decision_function(x[unseen])
+            margins[unseen] = by_label(model.decision_function(x[unseen]))
         trials = [_calibrate(margins, labels, strength, method, recipe.rebalancing) for method in recipe.methods]
         found.append(min(trials, key=lambda trial: trial[0]))
         if len(found) > 1 and found[-1][0] > found[-2][0]:

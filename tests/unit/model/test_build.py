@@ -150,6 +150,18 @@ def test_a_failure_leaves_what_was_there(data: Dataset, tmp_path: Path, monkeypa
     assert [path.read_text() for path in (tmp_path / "artifacts").iterdir()] == ["old"]
 
 
+def test_two_labels(data: Dataset, tmp_path: Path) -> None:
+    """scikit-learn's classifiers have one column of margins for two labels, not two."""
+    rows = [(text, label) for text, label in zip(data.texts, data.labels, strict=True) if label in ("love", "hate")]
+    two = Dataset(data.path, data.sha256, [text for text, _ in rows], [label for _, label in rows])
+    with train.one_thread():
+        made = command.build(two, tmp_path, Progress(), "two")
+    assert list(made["signature"]["labels"]) == ["hate", "love"]
+    assert made["metrics"]["accuracy"] > 0.85, made["metrics"]
+    assert made["metrics"]["ece"] < 0.1, made["metrics"]
+    assert made["parity"] < 1e-9
+
+
 def test_command_refuses_broken_data(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
