@@ -139,7 +139,7 @@ credentials: ## Make and show random passwords for what ENVIRONMENT (production)
 # --- the model ---
 
 .PHONY: model model-import iris compare-models bench-model score test-public
-model: .venv/control ## Train, evaluate and compile; DATA=path for other texts, TEXT= and LABEL= name its columns
+model: $(if $(filter %.parquet,$(DATA)),.venv/batch,.venv/control) ## Train, evaluate and compile; DATA=path (CSV, Parquet) for other texts, TEXT= and LABEL= name its columns
 	python -m model --data "$$DATA" $(if $(TEXT),--text "$$TEXT") $(if $(LABEL),--label "$$LABEL") $(if $(NAME),--name "$$NAME")
 
 model-import: .venv/import ## Serve a fitted estimator of yours: MODEL=path DATA=csv TARGET=column; TRUST=1 for a pickle

@@ -1,13 +1,14 @@
-"""Labelled texts: two columns of a CSV file, checked before anything is made of them."""
+"""Labelled texts: two columns of a CSV or Parquet file, checked before anything is made of them."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from sys import intern
 from typing import Any
 
-from model import sheet
+from model import parquet, sheet
 from model.sheet import DataError
 
 __all__ = ["COLUMNS", "FEWEST", "LABELS", "DataError", "Dataset", "read"]
@@ -53,19 +54,23 @@ class Dataset:
 def read(path: Path, label: str = COLUMNS[0], text: str = COLUMNS[1], fewest: int = FEWEST) -> Dataset:
     """The data set in `path`, from the columns named. Raises DataError for the first thing that is wrong with it."""
     try:
-        rows = sheet.read(path, (label, text))
+        reader = parquet if sheet.beginning(path).startswith(parquet.MAGIC) else sheet
+        rows = reader.read(path, (label, text))
     except DataError as error:
         if (label, text) == COLUMNS and "name the columns" in str(error):
             raise DataError(f"{error}, or say which they are: TEXT=column LABEL=column") from None
         raise
     label_at, text_at = map(rows.header.index, (label, text))
+    texts: list[str] = []
+    labels: list[str] = []
     for line, row in rows.rows:
         if not row[label_at].strip():
             raise rows.error(line, "the label is empty", "write one or delete the row")
         if not row[text_at].strip():
             raise rows.error(line, "the text is empty", "write one or delete the row")
-    texts = [row[text_at] for _, row in rows.rows]
-    dataset = Dataset(path, rows.sha256, texts, [row[label_at].strip() for _, row in rows.rows])
+        texts.append(row[text_at])
+        labels.append(intern(row[label_at].strip()))
+    dataset = Dataset(path, rows.sha256, texts, labels)
     counts = dataset.counts()
     if fewest and len(counts) < 2:
         raise DataError(f"{path}: {len(counts)} labels in the column {label!r}; give at least two")

@@ -36,14 +36,15 @@ class Table(NamedTuple):
 
 def read(path: Path, target: str | None = None) -> Table:
     """The table in `path`; `target` is the column that is predicted. Raises DataError."""
-    rows = sheet.read(path, (target,) if target else ())
-    if not rows.rows:
+    file = sheet.read(path, (target,) if target else ())
+    rows = [row for _, row in file.rows]
+    if not rows:
         raise DataError(f"{path}: has no rows; give a CSV file with a header and rows")
-    repeated = {name for name in rows.header if rows.header.count(name) > 1}
+    repeated = {name for name in file.header if file.header.count(name) > 1}
     if repeated:
-        raise rows.error(1, f"the column {min(repeated)!r} is there twice", "give each column a name of its own")
-    columns = {name: typed([row[i].strip() for _, row in rows.rows]) for i, name in enumerate(rows.header) if name}
-    return Table(path, rows.sha256, columns, columns.pop(target) if target else None)
+        raise file.error(1, f"the column {min(repeated)!r} is there twice", "give each column a name of its own")
+    columns = {name: typed([row[i].strip() for row in rows]) for i, name in enumerate(file.header) if name}
+    return Table(path, file.sha256, columns, columns.pop(target) if target else None)
 
 
 def typed(values: Sequence[str]) -> list[Scalar | None]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from pyarrow.parquet import write_table
 
 from model import dataset
 from model.dataset import FEWEST, LABELS, DataError
@@ -104,3 +107,79 @@ def test_one_label(tmp_path: Path) -> None:
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"No such file.*DATA=path"):
         dataset.read(tmp_path / "none.csv")
+
+
+def parquet(tmp_path: Path, **columns: object) -> Path:
+    path = tmp_path / "data.parquet"
+    write_table(pa.table(columns), path, row_group_size=7)
+    return path
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())])
+def test_parquet_is_read_as_csv_is(tmp_path: Path, kind: pa.DataType) -> None:
+    texts = [f"text {n}, of \n{label} \u2764" for label in LABELS for n in range(FEWEST)]
+    labels = [label for label in LABELS for _ in range(FEWEST)]
+    path = parquet(tmp_path, other=list(range(len(texts))), content=texts, sentiment=pa.array(labels).cast(kind))
+    data = dataset.read(path)
+    assert (data.texts, data.labels) == (texts, labels)
+    assert data.about()["rows"] == len(texts)
+
+
+def test_labels_of_parquet_may_be_numbers(tmp_path: Path) -> None:
+    path = parquet(tmp_path, text=["good"] * FEWEST + ["bad"] * FEWEST, label=[1] * FEWEST + [0] * FEWEST)
+    assert dataset.read(path, "label", "text").counts() == {"0": FEWEST, "1": FEWEST}
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        (
+            {"content": ["a"]},
+            ":1: the header is content; name the columns sentiment and content, once each, or say which",
+        ),
+        (
+            {"content": ["a", None], "sentiment": ["fun", "fun"]},
+            ": row 2: the text is empty; write one or delete the row",
+        ),
+        (
+            {"content": ["a", "b"], "sentiment": [None, "fun"]},
+            ": row 1: the label is empty; write one or delete the row",
+        ),
+        ({"content": [["a"]], "sentiment": ["fun"]}, "cannot be read as texts"),
+    ],
+)
+def test_what_is_wrong_with_parquet(tmp_path: Path, columns: dict[str, list[object]], said: str) -> None:
+    path = parquet(tmp_path, **columns)
+    with pytest.raises(DataError) as error:
+        dataset.read(path)
+    assert str(error.value).startswith(str(path))
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_parquet_that_was_cut(tmp_path: Path) -> None:
+    path = parquet(tmp_path, content=["a"], sentiment=["fun"])
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(DataError, match="cannot be read as Parquet"):
+        dataset.read(path)
+
+
+@pytest.mark.parametrize("end", ["csv", "parquet"])
+def test_a_large_file_is_read_in_little_memory_beside_its_texts(tmp_path: Path, end: str) -> None:
+    """Half of the file is a column that nobody asked for, a tenth of its characters would cost four bytes each in one text."""
+    count, unasked = 40_000, "\U0001f600" + "x" * 1000
+    path = tmp_path / f"data.{end}"
+    if end == "csv":
+        path.write_text("sentiment,content,other\n" + "".join(f"l{n % 2},text {n},{unasked}\n" for n in range(count)))
+    else:
+        labels, texts = [f"l{n % 2}" for n in range(count)], [f"text {n}" for n in range(count)]
+        write_table(pa.table({"sentiment": labels, "content": texts, "other": [unasked] * count}), path)
+    dataset.read(path)  # what is loaded once is not counted
+    tracemalloc.start()
+    try:
+        data = dataset.read(path)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(data.texts) == count
+    assert most < 10_000_000, most
