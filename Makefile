@@ -140,10 +140,12 @@ credentials: ## Make and show random passwords for what ENVIRONMENT (production)
 
 .PHONY: model model-import iris compare-models bench-model score test-public
 model: $(if $(filter %.parquet,$(DATA)),.venv/batch,.venv/control) ## Train, evaluate and compile; DATA=path (CSV, Parquet) for other texts, TEXT= and LABEL= name its columns
+	@python -m model.kernel
 	python -m model --data "$$DATA" $(if $(TEXT),--text "$$TEXT") $(if $(LABEL),--label "$$LABEL") $(if $(NAME),--name "$$NAME")
 
 model-import: .venv/import ## Serve a fitted estimator of yours: MODEL=path DATA=csv TARGET=column; TRUST=1 for a pickle
 	@[ -n "$$MODEL" ] || { echo "vmlops: MODEL is not set: make model-import MODEL=path" >&2; exit 1; }
+	@python -m model.kernel
 	@python -m model.importing --model "$$MODEL" $(if $(filter file,$(origin DATA)),,--data "$$DATA") $(if $(TARGET),--target "$$TARGET") \
 		$(if $(TEXT),--text "$$TEXT") $(if $(NAME),--name "$$NAME") $(if $(TRUST),--trust)
 
@@ -166,7 +168,8 @@ score: .venv/batch model/artifacts/manifest.json ## Score a file of any size: IN
 test-public: .venv/test ## What is promised of the public data set: DATA=path
 	pytest tests/public --data "$$DATA"
 
-model/artifacts/manifest.json: data/tweet_emotions.csv $(wildcard model/*.py) $(wildcard app/engines/*.py) requirements/train.txt | .venv/control
+model/artifacts/manifest.json: data/tweet_emotions.csv $(wildcard model/*.py) $(wildcard app/engines/*.py) app/engines/kernel.pyx requirements/train.txt | .venv/control
+	@python -m model.kernel
 	python -m model --data "$$DATA"
 
 # --- checks ---
@@ -298,4 +301,4 @@ build/tools/.fetched: host/packages.py
 
 .PHONY: clean
 clean: ## Remove what was built, but neither machines nor certificates
-	rm -rf build model/artifacts model/report .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf build app/engines/kernel.abi3.so model/artifacts model/report .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -7,7 +7,7 @@ import logging
 from app import __version__
 from app.engines.engine import Engine
 from app.http.asgi import Application, ASGIApp
-from app.http.handlers import fast_routes
+from app.http.handlers import fast_routes, immediate_routes
 from app.http.predictor import Predictor
 from app.observed.metrics import Metrics
 from app.settings import Settings
@@ -54,4 +54,4 @@ def create_app(settings: Settings, engine: Engine) -> Application:
             feedback.close()
         _log.info("stopped", extra={"fields": about})
 
-    return Application(fast, make_framework, metrics, start, stop)
+    return Application(fast, immediate_routes(predictor, metrics), make_framework, metrics, start, stop)

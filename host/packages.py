@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -20,6 +21,9 @@ LAB = {
     "ip": "iproute2",
     "ssh": "openssh-client",
     "curl": "curl",
+    # For model/kernel.py, which does without them, but then predictions take longer.
+    "cc": "gcc",
+    f"{sysconfig.get_path('include')}/Python.h": "python3-dev",
 }
 # The daemons that the roles install: their checkers are fetched for the tests, and a box has them from the start.
 DAEMONS = (

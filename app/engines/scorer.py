@@ -31,6 +31,11 @@ from app.engines.links import sigmoid, softmax
 from app.engines.occlusion import heaviest
 from app.engines.signature import Scalar
 
+try:
+    from app.engines import kernel
+except ImportError:  # it was not compiled, or for another processor or C library: Python does the same
+    kernel = None  # type: ignore[assignment]
+
 UNKNOWN = 0x7FFF_FFFE  # the number of every symbol that is in no feature
 END = 0x7FFF_FFFD  # a word ends where n-grams may not cross it; neither of the two is ever in `steps`
 _LEXICON = ("text", "starts", "buckets")
@@ -172,27 +177,25 @@ class CompiledEngine:
             raise ArtifactError(directory / MANIFEST, f"and weights.npy {weights.shape} disagree")
         self._weights = weights.items
         self._row = Struct(f"{len(self._labels)}d")
-        self._intercept: Sequence[float] = intercept.items.tolist()
+        self._intercept = [float(value) for value in intercept.items]
         self._symbols = len(self._idf) - len(self._steps)
+        self._longest = [vectorizer.longest for vectorizer in self._vectorizers]
+        self._to_logits = self._in_python
+        if kernel:
+            read = (self._children, self._steps, self._idf, self._weights, intercept.items)
+            try:
+                self._to_logits = kernel.Kernel(*read, self._binary, self._sublinear, self._norm).logits
+            except ValueError as error:
+                raise ArtifactError(directory / MANIFEST, f"cannot be served ({error})") from None
 
     def score(self, text: str) -> Score:
-        tokens = unknown = 0
-        z: Sequence[float] = self._intercept
-        unpack, size, weights = self._row.unpack_from, self._row.size, self._weights
-        for i, vectorizer in enumerate(self._vectorizers):
-            symbols = vectorizer.numbers(vectorizer.split(text))
-            if i == 0:
-                tokens, unknown = len(symbols) - symbols.count(END), symbols.count(UNKNOWN)
-            features, scale = self._features(self._nodes(symbols, vectorizer.longest))
-            rows: list[Sequence[float]] = []
-            for node, times in features.items():
-                row = unpack(weights, node * size)
-                rows.append(row if times == 1 else [times * weight for weight in row])
-            if rows:
-                z = [b + scale * total for b, total in zip(z, map(sum, zip(*rows, strict=True)), strict=True)]
+        numbers = [vectorizer.numbers(vectorizer.split(text)) for vectorizer in self._vectorizers]
+        z = self._to_logits(numbers, self._longest)
         probabilities = self._link(z)
         decisive = z if self._decides_by_logits else probabilities
         best = decisive.index(max(decisive))
+        first = numbers[0]
+        tokens, unknown = len(first) - first.count(END), first.count(UNKNOWN)
         return Score(self._labels[best], probabilities[best], probabilities, tokens, unknown)
 
     def score_batch(self, texts: Sequence[str]) -> list[Score]:
@@ -219,6 +222,20 @@ class CompiledEngine:
                     weight = self._weights[node * len(self._labels) + column]
                     adds[ngram] = adds.get(ngram, 0.0) + times * scale * weight
         return heaviest(adds.items(), top)
+
+    def _in_python(self, numbers: Sequence[Sequence[int]], longest: Sequence[int]) -> list[float]:
+        """What kernel.pyx does, where it could not be compiled or loaded. Each vectorizer's symbols, and its longest n-gram."""
+        z = self._intercept
+        unpack, size, weights = self._row.unpack_from, self._row.size, self._weights
+        for symbols, length in zip(numbers, longest, strict=True):
+            features, scale = self._features(self._nodes(symbols, length))
+            rows: list[Sequence[float]] = []
+            for node, times in features.items():
+                row = unpack(weights, node * size)
+                rows.append(row if times == 1 else [times * weight for weight in row])
+            if rows:
+                z = [b + scale * total for b, total in zip(z, map(sum, zip(*rows, strict=True)), strict=True)]
+        return z
 
     def _nodes(self, symbols: Sequence[int], longest: int) -> list[int]:
         """Yield, for each place in symbols, the nodes of the n-grams that start there, from the shortest."""

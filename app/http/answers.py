@@ -8,6 +8,7 @@ from typing import NamedTuple
 Headers = tuple[tuple[bytes, bytes], ...]
 
 JSON = b"application/json"
+REQUEST_ID = b"x-request-id"
 
 
 class Answer(NamedTuple):
@@ -19,6 +20,9 @@ class Answer(NamedTuple):
     def of(cls, status: int, body: bytes, media_type: bytes = JSON, headers: Headers = ()) -> Answer:
         length = str(len(body)).encode()
         return cls(status, ((b"content-type", media_type), (b"content-length", length), *headers), body)
+
+    def identified(self, request_id: str) -> Answer:
+        return Answer(self.status, (*self.headers, (REQUEST_ID, request_id.encode())), self.body)
 
 
 def to_json(document: object) -> bytes:

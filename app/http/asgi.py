@@ -11,12 +11,12 @@ import codecs
 import logging
 import os
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from functools import cached_property
 from time import perf_counter
 from typing import Any
 
-from app.http.answers import Answer
+from app.http.answers import REQUEST_ID, Answer
 from app.http.problems import ENCODED, FAILED, GONE, NOT_DECLARED, Problem
 from app.observed.metrics import NOT_COUNTED, Metrics
 
@@ -27,9 +27,11 @@ Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 Handler = Callable[[Scope, Receive], Awaitable[Answer]]
 Routes = Mapping[tuple[str, str], Handler]  # by method and path
+Headers = Sequence[tuple[bytes, bytes]]
+# What answers a request that has arrived as a whole, without waiting for anything: its headers, body and id. Raises Problem.
+Immediate = Callable[[Headers, bytes, str], Answer]
 
 ELSEWHERE = "other"  # route label of all paths that do not exist: otherwise clients could make any number of series
-REQUEST_ID = b"x-request-id"
 
 # The same rule as the gateway's (roles/gateway, routing.conf), so that a request has one id all the way.
 _well_formed = re.compile(rb"[A-Za-z0-9._-]{1,64}").fullmatch
@@ -37,17 +39,20 @@ _log = logging.getLogger("vmlops.request")
 
 
 class Application:
-    """`fast` are the routes that are answered here; `make_framework` makes what answers the rest."""
+    """`fast` are the routes that are answered here; `make_framework` makes what answers the rest. `immediate` are, by path,
+    those POST requests that worker.Protocol may have answered at once, by `answer_whole`."""
 
     def __init__(
         self,
         fast: Routes,
+        immediate: Mapping[str, Immediate],
         make_framework: Callable[[], ASGIApp],
         metrics: Metrics,
         start: Callable[[], None],
         stop: Callable[[], None],
     ) -> None:
         self.fast = dict(fast)
+        self.immediate = {path.encode(): (path, handler) for path, handler in immediate.items()}
         self.metrics = metrics
         self._make_framework = make_framework
         self.start = start
@@ -80,6 +85,24 @@ class Application:
             self.metrics.in_flight -= counted
         if counted:
             self.metrics.answered(route, status, perf_counter() - started)
+        self._note(request_id, method, path, status)
+
+    def answer_whole(self, url: bytes, headers: Headers, body: bytes) -> Answer:
+        """Answer a POST request to one of `immediate`, all of which has arrived, as `__call__` does."""
+        started = perf_counter()
+        path, handler = self.immediate[url]
+        request_id = request_id_of(headers)
+        try:
+            answer = handler(headers, body, request_id)
+        except Problem as problem:
+            answer = problem.answer(request_id)
+        except Exception:
+            answer = failure(request_id)
+        self.metrics.answered(path, answer.status, perf_counter() - started)
+        self._note(request_id, "POST", path, answer.status)
+        return answer.identified(request_id)
+
+    def _note(self, request_id: str, method: str, path: str, status: int) -> None:
         if self._debug:
             fields = {"request_id": request_id, "method": method, "path": path, "status": status}
             _log.debug("answered", extra={"fields": fields})
@@ -95,15 +118,15 @@ class Application:
 
     async def _answer(self, handler: Handler, scope: Scope, receive: Receive, send: Send, request_id: str) -> int:
         try:
-            status, headers, body = await handler(scope, receive)
+            answer = await handler(scope, receive)
         except Problem as problem:
-            status, headers, body = problem.answer(request_id)
+            answer = problem.answer(request_id)
         except Exception:
-            status, headers, body = failure(request_id)
-        head = [*headers, (REQUEST_ID, request_id.encode())]
-        await send({"type": "http.response.start", "status": status, "headers": head})
-        await send({"type": "http.response.body", "body": body})
-        return status
+            answer = failure(request_id)
+        answer = answer.identified(request_id)
+        await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+        await send({"type": "http.response.body", "body": answer.body})
+        return answer.status
 
     async def _delegate(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> int:
         status = 0
@@ -129,16 +152,7 @@ async def read_json(scope: Scope, receive: Receive, limit: int, undeclared: byte
 
     Raises Problem 415 and 413, and 499 where the client left before its last byte.
     """
-    headers = dict(scope["headers"])
-    media_type = headers.get(b"content-type", undeclared)
-    if media_type != b"application/json" and media_type.partition(b";")[0].strip().lower() != b"application/json":
-        raise Problem(415, NOT_DECLARED)
-    if headers.get(b"content-encoding", b"identity").strip().lower() not in (b"identity", b""):
-        raise Problem(415, ENCODED, headers=((b"accept-encoding", b"identity"),))
-    too_long = Problem(413, f"The body is longer than {limit} bytes.")
-    length = headers.get(b"content-length", b"")
-    if length.isdigit() and int(length) > limit:
-        raise too_long
+    check_json(scope["headers"], 0, limit, undeclared)
     body = b""
     more = True
     while more:
@@ -147,12 +161,39 @@ async def read_json(scope: Scope, receive: Receive, limit: int, undeclared: byte
             raise Problem(499, GONE)
         body += message.get("body", b"")
         if len(body) > limit:
-            raise too_long
+            raise too_long(limit)
         more = message.get("more_body", False)
-    return body.removeprefix(codecs.BOM_UTF8)  # which RFC 8259 lets a reader ignore
+    return without_mark(body)
 
 
-def request_id_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
+def check_json(headers: Headers, length: int, limit: int, undeclared: bytes = b"") -> None:
+    """Raises Problem 415 and 413 as read_json. `length` is how much of the body is there; more may be announced."""
+    media_type, encoding = undeclared, b"identity"
+    for name, value in headers:
+        if name == b"content-type":
+            media_type = value
+        elif name == b"content-encoding":
+            encoding = value
+        elif name == b"content-length" and value.isdigit():
+            length = int(value)
+    if media_type != b"application/json" and media_type.partition(b";")[0].strip().lower() != b"application/json":
+        raise Problem(415, NOT_DECLARED)
+    if encoding != b"identity" and encoding.strip().lower() not in (b"identity", b""):
+        raise Problem(415, ENCODED, headers=((b"accept-encoding", b"identity"),))
+    if length > limit:
+        raise too_long(limit)
+
+
+def too_long(limit: int) -> Problem:
+    return Problem(413, f"The body is longer than {limit} bytes.")
+
+
+def without_mark(body: bytes) -> bytes:
+    """Return the body without a byte order mark, which RFC 8259 lets a reader ignore."""
+    return body.removeprefix(codecs.BOM_UTF8)
+
+
+def request_id_of(headers: Headers) -> str:
     """Return the id that the gateway sent, or a new one where it is missing or not safe to log."""
     for name, value in headers:
         if name == REQUEST_ID and _well_formed(value):

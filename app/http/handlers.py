@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from app.http import shadow
 from app.http.answers import Answer, to_json
-from app.http.asgi import Handler, Receive, Routes, Scope, read_json
+from app.http.asgi import Handler, Headers, Immediate, Receive, Routes, Scope, check_json, read_json, without_mark
 from app.http.predictor import Predictor
 from app.http.sentences import BATCH_BODY_BYTES, PREDICT_BODY_BYTES
 from app.observed.exposition import MEDIA_TYPE
@@ -18,12 +18,12 @@ def fast_routes(predictor: Predictor, metrics: Metrics) -> Routes:
 
     async def predict(scope: Scope, receive: Receive) -> Answer:
         body = await read_json(scope, receive, PREDICT_BODY_BYTES)
-        if metrics.shadow:  # v2
-            if request_id := shadow.copied(scope):
-                return shadow.take_copy(predictor, metrics.shadow, request_id, body, scope["state"]["request_id"])
-        elif shadow.is_asked(scope):
-            return shadow.answer_telling(predictor, body, scope["state"]["request_id"])
-        return await predictor.predict(body, scope["state"]["request_id"])
+        headers, request_id = scope["headers"], scope["state"]["request_id"]
+        if not metrics.shadow:  # v1
+            return _answer(predictor, headers, body, request_id)
+        if original := shadow.copied(headers):
+            return shadow.take_copy(predictor, metrics.shadow, original, body, request_id)
+        return await predictor.predict_debug(body, request_id)
 
     async def predict_batch(scope: Scope, receive: Receive) -> Answer:
         return await predictor.predict_batch(await read_json(scope, receive, BATCH_BODY_BYTES))
@@ -53,3 +53,20 @@ def fast_routes(predictor: Predictor, metrics: Metrics) -> Routes:
 
         routes["POST", "/feedback"] = label
     return routes
+
+
+def immediate_routes(predictor: Predictor, metrics: Metrics) -> dict[str, Immediate]:
+    """Return what v1 answers without waiting, by path. v2 may wait for a thread that explains."""
+
+    def predict(headers: Headers, body: bytes, request_id: str) -> Answer:
+        check_json(headers, len(body), PREDICT_BODY_BYTES)
+        return _answer(predictor, headers, without_mark(body), request_id)
+
+    return {} if metrics.shadow else {"/predict": predict}
+
+
+def _answer(predictor: Predictor, headers: Headers, body: bytes, request_id: str) -> Answer:
+    """v1's."""
+    if shadow.is_asked(headers):
+        return shadow.answer_telling(predictor, body, request_id)
+    return predictor.predict(body, request_id)

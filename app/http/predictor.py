@@ -39,8 +39,6 @@ class Predictor:
         # v1 has as many answers as the model has labels, so they are made once.
         self._answers = {label: self._answer(label) for label in engine.signature.labels}
         debug = settings.version == "v2"
-        plain = self._predict if engine.signature.kind == "classes" else self._predict_number
-        self.predict = self._predict_debug if debug else plain
         self._batch_item = self._explained if debug else self._prediction
         self._batch_members = self._origin if debug else {}
 
@@ -59,7 +57,7 @@ class Predictor:
             raise Problem(503, NOT_READY)
 
     def answer_of(self, score: Score) -> Answer:
-        """v1's answer."""
+        """v1's answer to a score."""
         return self._answers[score.label] if self._answers else self._answer(score.label)
 
     def scored(self, body: bytes, request_id: str) -> tuple[Input, Score]:
@@ -74,15 +72,13 @@ class Predictor:
             self.metrics.feedback.record(request_id, x, score)
         return x, score
 
-    async def _predict(self, body: bytes, request_id: str) -> Answer:
+    def predict(self, body: bytes, request_id: str) -> Answer:
+        """v1's answer to a body. Raises Problem."""
         _, score = self.scored(body, request_id)
-        return self._answers[score.label]
+        return self.answer_of(score)
 
-    async def _predict_number(self, body: bytes, request_id: str) -> Answer:
-        _, score = self.scored(body, request_id)
-        return self._answer(score.label)
-
-    async def _predict_debug(self, body: bytes, request_id: str) -> Answer:
+    async def predict_debug(self, body: bytes, request_id: str) -> Answer:
+        """v2's answer to a body. Raises Problem."""
         started = perf_counter()
         x, score = self.scored(body, request_id)
         # A slow engine explains in a thread, so that the explanation of a long text holds up no other request.

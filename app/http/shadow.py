@@ -11,7 +11,7 @@ from time import perf_counter
 from app.engines.engine import Score
 from app.engines.signature import text_of
 from app.http.answers import Answer
-from app.http.asgi import Scope
+from app.http.asgi import Headers
 from app.http.predictor import Predictor
 from app.observed.shadow import Shadow, ShadowAnswer
 
@@ -21,14 +21,14 @@ _ASKED = (ANSWER, b"1")
 _TAKEN = Answer.of(204, b"")
 
 
-def is_asked(scope: Scope) -> bool:
+def is_asked(headers: Headers) -> bool:
     """Whether the gateway asks v1 to repeat its answer in a header."""
-    return _ASKED in scope["headers"]
+    return _ASKED in headers
 
 
-def copied(scope: Scope) -> str:
+def copied(headers: Headers) -> str:
     """The id of the request that this one is a copy of; empty where it is none."""
-    return next((value.decode("latin-1") for name, value in scope["headers"] if name == COPY_OF), "")
+    return next((value.decode("latin-1") for name, value in headers if name == COPY_OF), "")
 
 
 def answer_telling(predictor: Predictor, body: bytes, request_id: str) -> Answer:

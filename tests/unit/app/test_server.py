@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -200,3 +201,105 @@ def test_a_bad_environment_ends_the_start(tmp_path: Path, variable: str, value: 
         assert server.log.read_text().count("\n") == 1
     finally:
         server.close()
+
+
+PREDICT = b"POST /predict HTTP/1.1\r\nHost: x\r\nX-Request-ID: one\r\n"
+JSON = b"Content-Type: application/json\r\n"
+USUAL = b'{"sentence": "so glad"}'
+# Head, and body; each is answered at once where it comes in one piece, and by way of ASGI where it does not.
+PREDICTIONS = {
+    "usual": (PREDICT + JSON, USUAL),
+    "charset": (PREDICT + b"content-type: Application/JSON; charset=utf-8\r\n", USUAL),
+    "byte order mark": (PREDICT + JSON, b"\xef\xbb\xbf" + USUAL),
+    "no type": (PREDICT, USUAL),
+    "compressed": (PREDICT + JSON + b"Content-Encoding: gzip\r\n", USUAL),
+    "identity": (PREDICT + JSON + b"Content-Encoding: Identity\r\n", USUAL),
+    "not JSON": (PREDICT + JSON, b"sentence"),
+    "another member": (PREDICT + JSON, b'{"sentence": "so glad", "more": 1}'),
+    "blank": (PREDICT + JSON, b'{"sentence": "  "}'),
+    "too long": (PREDICT + JSON, b'{"sentence": "' + b"x" * 9000 + b'"}'),
+    "too large": (PREDICT + JSON, b'{"sentence": "' + b"x" * 2**16 + b'"}'),
+    "shadow": (PREDICT + JSON + b"X-Shadow-Answer: 1\r\n", USUAL),
+    "closing": (PREDICT + JSON + b"Connection: close\r\n", USUAL),
+    "HTTP/1.0": (b"POST /predict HTTP/1.0\r\nX-Request-ID: one\r\n" + JSON, USUAL),
+    "expecting": (PREDICT + JSON + b"Expect: 100-continue\r\n", USUAL),
+    "no body": (PREDICT + JSON, b""),
+    "query": (b"POST /predict?x=1 HTTP/1.1\r\nHost: x\r\nX-Request-ID: one\r\n" + JSON, USUAL),
+    "get": (b"GET /predict HTTP/1.1\r\nHost: x\r\nX-Request-ID: one\r\n", b""),
+}
+
+
+def without_times(answer: bytes) -> list[bytes]:
+    """Lines of an answer but for those that differ from one time to the next: the date, and how long a shadow's answer took."""
+    return [line for line in answer.split(b"\r\n") if not line.startswith((b"date:", b"x-shadow-answer:"))]
+
+
+def until_idle(client: socket.socket) -> bytes:
+    """What is answered until nothing more comes for a moment, or the server closes."""
+    received = b""
+    while select.select([client], [], [], 0.3 if received else PATIENCE)[0]:
+        chunk = client.recv(2**20)
+        if not chunk:
+            break
+        received += chunk
+    return received
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("shared"))
+    try:
+        server.wait_ready()
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize("name", PREDICTIONS)
+def test_a_request_in_one_piece_is_answered_as_one_in_pieces(shared: Server, name: str) -> None:
+    head, body = PREDICTIONS[name]
+    request = head + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    answers = []
+    for cut in (len(request), len(head) - 5, len(request) - max(len(body) // 2, 1)):
+        with socket.create_connection(("127.0.0.1", shared.port), timeout=PATIENCE) as client:
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            client.sendall(request[:cut])
+            if cut < len(request):
+                shared.get("/health")  # after which the worker has read the first piece
+                client.sendall(request[cut:])
+            answers.append(without_times(until_idle(client)))
+    print(answers)
+    assert answers[0][0].startswith(b"HTTP/1.1 ")
+    assert answers[0] == answers[1]
+    if name != "expecting":  # whose first piece is answered 100
+        assert answers[0] == answers[2]
+
+
+def test_requests_in_one_piece_are_counted_like_others(server: Server) -> None:
+    request = PREDICT + JSON + b"Content-Length: %d\r\n\r\n" % len(USUAL) + USUAL
+    wrong = PREDICT + JSON + b"Content-Length: 2\r\n\r\n{}"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as client:
+        client.sendall(request + wrong + request)
+        answers = b""
+        while answers.count(b"x-request-id") < 3:
+            answers += client.recv(65536)
+    print(answers)
+    assert re.findall(rb"HTTP/1.1 (\d+)", answers) == [b"200", b"422", b"200"]
+    exposition = server.get("/metrics").body.decode()  # type: ignore[attr-defined]
+    counted = {line for line in exposition.splitlines() if line.startswith("vmlops_requests_total")}
+    print(counted)
+    found = {(re.findall(r'code="(\d+)"', line)[0], float(line.rpartition(" ")[2])) for line in counted}
+    assert found == {("200", 2), ("422", 1)}
+    assert server.series("vmlops_requests_in_flight") == 0
+
+
+def test_answers_keep_the_order_of_requests_that_come_at_once(server: Server) -> None:
+    """A route of FastAPI's takes longer than a prediction that came after it on the same connection."""
+    slow = b"GET /version HTTP/1.1\r\nHost: x\r\nX-Request-ID: first\r\n\r\n"
+    fast = PREDICT.replace(b"one", b"second") + JSON + b"Content-Length: %d\r\n\r\n" % len(USUAL) + USUAL
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as client:
+        client.sendall(slow + fast)
+        answers = b""
+        while answers.count(b"x-request-id") < 2:
+            answers += client.recv(65536)
+    assert 0 < answers.index(b"first") < answers.index(b"second")

@@ -22,7 +22,10 @@ from sklearn.pipeline import FeatureUnion, make_pipeline, make_union
 from sklearn.preprocessing import MaxAbsScaler
 from sklearn.svm import LinearSVC
 
+from app.engines import scorer
 from app.engines.engine import Engine
+from app.engines.loading import load_engine
+from app.engines.scorer import CompiledEngine
 from model import extremes, parity
 from model.compile import compile_pipeline, compiled, tolerance
 from model.dataset import Dataset
@@ -103,12 +106,27 @@ ODD = [
 
 
 @pytest.fixture(scope="module", params=PIPELINES)
-def pair(request: pytest.FixtureRequest, data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Engine]:
+def fitted(request: pytest.FixtureRequest, data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
     texts, labels = data.texts[:900], data.labels[:900]
     if "two labels" in request.param:
         labels = ["bad" if label in ("anger", "hate", "sadness", "worry") else "good" for label in labels]
     pipeline = PIPELINES[request.param].fit(texts, labels)
-    return pipeline, compiled(pipeline, tmp_path_factory.mktemp("compiled"), data)
+    directory = tmp_path_factory.mktemp("compiled")
+    compiled(pipeline, directory, data)
+    return pipeline, directory
+
+
+@pytest.fixture(scope="module", params=["in C", "in Python"])
+def pair(request: pytest.FixtureRequest, fitted: tuple[Any, Path]) -> tuple[Any, Engine]:
+    """The pipeline, and the engine that does its arithmetic in either language."""
+    pipeline, directory = fitted
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "in Python":
+            patch.setattr(scorer, "kernel", None)
+        engine = load_engine(directory)
+    assert isinstance(engine, CompiledEngine)
+    assert (engine._to_logits == engine._in_python) == (request.param == "in Python")
+    return pipeline, engine
 
 
 def test_every_text(pair: tuple[Any, Engine], data: Dataset) -> None:

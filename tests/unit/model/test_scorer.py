@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from array import array
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.engines import scorer
 from app.engines.engine import Engine
 from app.engines.scorer import _CACHED_SYMBOLS, CompiledEngine
 
@@ -79,3 +83,36 @@ def test_the_cache_of_words_is_bounded(engine: Engine) -> None:
         engine.score(f"word{n} w{n}")
     assert all(len(vectorizer.lexicon) <= _CACHED_SYMBOLS for vectorizer in engine._vectorizers)
     assert "word7" not in engine._vectorizers[0].lexicon, "what nobody knows is not kept"
+
+
+# Two symbols and the pair of them: node 0 is followed by symbol 1, which makes node 2.
+ARRAYS: dict[str, array[Any]] = {
+    "children": array("I", [0, 1, 1, 1]),
+    "steps": array("I", [1]),
+    "idf": array("d", [1, 1, 1]),
+    "weights": array("d", [1, 0, 0, 1, 3, 3]),
+    "intercept": array("d", [0, 0]),
+}
+
+
+def kernel_of(**changes: array[Any]) -> Any:
+    return vars(scorer)["kernel"].Kernel(*(ARRAYS | changes).values(), False, False, None)
+
+
+def test_kernel_finds_pairs() -> None:
+    assert kernel_of().logits([[0, 1, scorer.UNKNOWN, 0, 0]], [2]) == [6, 4]
+    assert kernel_of().logits([[]], [2]) == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "said"),
+    [
+        ("children", array("I", [0, 1, 1]), "different lengths"),
+        ("weights", array("d", [1, 0, 0, 1]), "different lengths"),
+        ("children", array("I", [1, 0, 1, 1]), "not in order"),
+        ("children", array("I", [0, 2, 2, 2]), "leads out of"),
+    ],
+)
+def test_kernel_refuses_arrays_that_it_would_read_beyond(name: str, wrong: array[Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        kernel_of(**{name: wrong})
