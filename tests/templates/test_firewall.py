@@ -50,7 +50,7 @@ def assert_loadable(rules: str) -> None:
 
 
 def test_one_host_opens_ssh_and_http_only() -> None:
-    rules = render("firewall", RULES, _firewall_api_group="nogroup")
+    rules = render("firewall", RULES, vmlops_account="nogroup")
     assert_loadable(rules)
     assert opened(rules) == {"": {22, 80, 443}}
 
@@ -66,18 +66,18 @@ def test_one_host_opens_ssh_and_http_only() -> None:
 def test_hosts_of_a_cluster_open_to_each_other_what_they_are_asked_for(
     host: str, expected: dict[str, set[int]]
 ) -> None:
-    rules = render("firewall", RULES, _firewall_api_group="nogroup", inventory_hostname=host, **CLUSTER)
+    rules = render("firewall", RULES, vmlops_account="nogroup", inventory_hostname=host, **CLUSTER)
     assert_loadable(rules)
     assert opened(rules) == expected, rules
 
 
 def test_only_the_gateway_may_tell_v2_what_v1_answered() -> None:
-    rules = render("firewall", RULES, _firewall_api_group="nogroup", inventory_hostname="one", **CLUSTER)
+    rules = render("firewall", RULES, vmlops_account="nogroup", inventory_hostname="one", **CLUSTER)
     assert re.findall(r"saddr (\S+) udp dport { ([\d, ]+) }", rules) == [("10.0.0.1", "8101")]
     without = render(
         "firewall",
         RULES,
-        _firewall_api_group="nogroup",
+        vmlops_account="nogroup",
         inventory_hostname="one",
         vmlops_instances=[{"version": "v1", "port": 8001}],
         **CLUSTER,
@@ -91,7 +91,7 @@ def test_rules_of_the_environment_are_added() -> None:
     rules = render(
         "firewall",
         RULES,
-        _firewall_api_group="nogroup",
+        vmlops_account="nogroup",
         firewall_ssh_port=2022,
         firewall_rules=["udp dport 51820 accept"],
     )
@@ -111,10 +111,10 @@ def test_gateways_that_share_an_address_let_each_other_announce_it() -> None:
     """Protocols are written as numbers, because a small machine has no list of their names."""
     groups = {"all": ["edge", "one"], "api": ["one"], "gateway": ["edge", "one"], "monitoring": []}
     names = {**CLUSTER, "groups": groups, "inventory_hostname": "edge"}
-    rules = render("firewall", RULES, _firewall_api_group="nogroup", **names, vmlops_virtual_address="10.0.0.9")
+    rules = render("firewall", RULES, vmlops_account="nogroup", **names, vmlops_virtual_address="10.0.0.9")
     assert_loadable(rules)
     assert re.findall(r"saddr (\S+) meta l4proto (\d+) accept", rules) == [("10.0.0.2", "112")]
-    assert "112" not in render("firewall", RULES, _firewall_api_group="nogroup", **names, vmlops_virtual_address="")
+    assert "112" not in render("firewall", RULES, vmlops_account="nogroup", **names, vmlops_virtual_address="")
 
 
 def test_half_open_handshakes_of_one_client_cost_no_other_client_an_answer(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_half_open_handshakes_of_one_client_cost_no_other_client_an_answer(tmp_p
         render(
             "firewall",
             RULES,
-            _firewall_api_group="nogroup",
+            vmlops_account="nogroup",
             firewall_client_connections=60,
             vmlops_exempt_networks=exempt,
         )

@@ -1,8 +1,8 @@
 #!/usr/bin/python3
-"""Ends processes that hang, so that systemd, or the master that they belong to, starts them anew.
+"""vmlops-watchdog DIRECTORY: ends processes that hang, so that systemd, or the master that they belong to, starts them anew.
 
 systemd starts again what ended and notices nothing of what hangs, except in services that feed its watchdog, as the API does.
-This looks after the others. Each file of /etc/vmlops/watchdog.d is named as a unit and holds the address at which it speaks HTTP
+This looks after the others. Each file of the directory is named as a unit and holds the address at which it speaks HTTP
 (host:port, or the path of a socket), or nothing. Twice a second:
 
 - A process of the unit that is stopped (state T, as by SIGSTOP) at five looks in a row is killed, alone: a worker's master
@@ -18,10 +18,10 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 from collections import Counter
 from pathlib import Path
 
-WATCHED = Path("/etc/vmlops/watchdog.d")
 CGROUPS = Path("/sys/fs/cgroup/system.slice")
 PAUSE_SECONDS = 0.5
 STOPPED_LOOKS = 5
@@ -101,10 +101,10 @@ def notify(state: str) -> None:
             notification.sendto(state.encode(), path.replace("@", "\0", 1) if path.startswith("@") else path)
 
 
-async def main() -> None:
+async def main(directory: Path) -> None:
     watches: dict[tuple[str, str], asyncio.Task[None]] = {}
     while True:
-        wanted = {(path.name, path.read_text().strip()) for path in WATCHED.iterdir()}
+        wanted = {(path.name, path.read_text().strip()) for path in directory.iterdir()}
         for gone in watches.keys() - wanted:
             watches.pop(gone).cancel()
         for added in wanted - watches.keys():
@@ -117,4 +117,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(main(Path(sys.argv[1])))
