@@ -74,6 +74,10 @@ def verdict(answers: list[Any], allowed: dict[str, float]) -> dict[str, Any]:
     if not answers:
         return {"question": prometheus.running_query()}
     what = prometheus.running(answers[0])
+    if what.releases[0] == what.releases[1]:
+        raise prometheus.NoAnswerError(
+            f"v1 and v2 run the same release, {what.releases[0]}: deploy another one to v2 first"
+        )
     now = max((sample["value"][0] for sample in answers[0]["data"]["result"]), default=what.since)
     if len(answers) == 1:
         return {"question": prometheus.counts_query(what, now)}

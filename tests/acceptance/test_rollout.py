@@ -130,6 +130,7 @@ def test_damaged_release_is_refused_before_anything_restarts(
     assert result.rc == 1, result
     assert reason in result.stderr, result.stderr
     assert len(result.stderr.splitlines()) == 1, result.stderr
+    assert not host.file(f"/opt/vmlops/releases/{identity}").exists, "what was refused takes no room"
     assert "is not installed here" in host.run(f"vmlops-api activate v1 {identity}").stderr
     assert running(host, "v1") == before
     assert host.check_output("systemctl show --value -p MainPID 'vmlops-api-v1@*'") == pids
@@ -211,21 +212,25 @@ def test_replicas_come_and_go_without_a_failed_request(host: Any, machine: Machi
 
 def test_a_release_that_none_of_the_signers_signed_is_refused(host: Any, releases: Callable[[str, str], str]) -> None:
     """With the signers' file that api_release_signers makes."""
-    tree = f"/opt/vmlops/releases/{releases('5', 'true')}"
-    key, other = f"{tree}.key", f"{tree}.other"
+    scratch = host.check_output("mktemp -d")
+    key, other = f"{scratch}/key", f"{scratch}/other"
     generate = "ssh-keygen -q -t ed25519 -N '' -f"
-    trust = f"echo ann@example.org $(cut -d' ' -f1,2 {key}.pub) > /etc/vmlops/release_signers"
-    sign = "ssh-keygen -q -Y sign -n vmlops-release -f {0} {1}/release.json"
-    install = f"vmlops-api install {tree.rpartition('/')[2]}"
+    sign = "ssh-keygen -q -Y sign -n vmlops-release -f {0} /opt/vmlops/releases/{1}/release.json"
+    install = "vmlops-api install {0}"
     assert not host.file("/etc/vmlops/release_signers").exists
     try:
-        host.check_output(f"{generate} {other} && {generate} {key} && {trust}")
-        assert "is not signed, and /etc/vmlops/release_signers names who has to" in host.run(install).stderr
-        host.check_output(sign.format(other, tree))
-        assert "the signature is not good for /etc/vmlops/release_signers" in host.run(install).stderr
-        host.check_output(f"rm {tree}/release.json.sig && {sign.format(key, tree)}")
-        assert host.check_output(install).startswith("installed ")
+        host.check_output(f"{generate} {other} && {generate} {key}")
+        host.check_output(f"echo ann@example.org $(cut -d' ' -f1,2 {key}.pub) > /etc/vmlops/release_signers")
+        identity = releases("5", "true")
+        said = host.run(install.format(identity)).stderr
+        assert "is not signed, and /etc/vmlops/release_signers names who has to" in said
+        identity = releases("5", "true")  # what was refused is gone
+        host.check_output(sign.format(other, identity))
+        assert "the signature is not good for /etc/vmlops/release_signers" in host.run(install.format(identity)).stderr
+        identity = releases("5", "true")
+        host.check_output(sign.format(key, identity))
+        assert host.check_output(install.format(identity)).startswith("installed ")
         listed = host.check_output("vmlops-api list")
         assert "signed by ED25519 key SHA256:" in listed, listed
     finally:
-        host.check_output(f"rm -f {key}* {other}* /etc/vmlops/release_signers")
+        host.check_output(f"rm -rf {scratch} /etc/vmlops/release_signers")

@@ -274,6 +274,14 @@ def test_prometheus_is_asked_at_its_address(address: str, url: str) -> None:
     assert evaluate("_api_prometheus", "api", vmlops_address=address) == url
 
 
+@pytest.mark.parametrize("wanted", [["v1", "v2"], ["v2", "v1"]])
+def test_the_debug_version_is_rolled_out_first(wanted: list[str]) -> None:
+    """The goal, too, has them in this order: the rollout is a loop over it."""
+    assert evaluate("_api_rolled_versions", "api", api_deploy_versions=wanted) == ["v2", "v1"]
+    back: Any = {"_api_fleet": {v: {"release": "new"} for v in wanted}, "_api_told": dict.fromkeys(wanted, "bad")}
+    assert evaluate("_api_changed", "api", _api_failures=[], api_deploy_versions=wanted, **back) == ["v2", "v1"]
+
+
 FLEET = {"v1": {"release": "old", "previous": "older"}, "v2": {"release": "new", "previous": ""}}
 
 

@@ -212,3 +212,31 @@ def test_a_release_that_was_left_unreadable_is_made_readable(tmp_path: Path, mon
     assert seen
     assert not unreadable
     assert (tree / vmlops_api.MARK).exists()
+
+
+def test_prune_removes_what_a_run_left_half_copied_but_not_what_one_copies_now(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trees = machine.home / "releases"
+    for name in ("cccccccccccc", "lost+found"):
+        (trees / name).mkdir()
+    vmlops_api.prune(3)
+    assert (trees / "cccccccccccc").exists()
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now + vmlops_api.ROLLOUT_SECONDS + 60)
+    (trees / OLD / vmlops_api.MARK).unlink()  # v1 points at it
+    vmlops_api.prune(3)
+    assert sorted(path.name for path in trees.iterdir()) == [OLD, NEW, "lost+found"]
+    assert capsys.readouterr().out == "removed cccccccccccc\n"
+
+
+@pytest.mark.parametrize("served", [False, True], ids=["a new one", "the one that serves"])
+def test_a_refused_release_is_removed_unless_it_serves(machine: Machine, served: bool) -> None:
+    name = OLD if served else "cccccccccccc"
+    tree = machine.home / "releases" / name
+    tree.mkdir(exist_ok=True)
+    (tree / vmlops_api.MARK).unlink(missing_ok=True)
+    (tree / "release.json").write_text(json.dumps({"python_version": "3.11", "files": {"app/main.py": "0"}}))
+    with pytest.raises(Failure, match=r"damaged or was altered: app/main\.py: missing"):
+        vmlops_api.install(name)
+    assert tree.exists() is served

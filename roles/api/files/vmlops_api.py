@@ -4,7 +4,7 @@
     vmlops-api status                      what runs, from which release
     vmlops-api list                        what is installed, who signed it, which version uses it
     vmlops-api verify FILE                 who signed what, and whether every file is as it was; on any machine, as anybody
-    vmlops-api install ID                  finish an unpacked release and check it; nothing that serves is touched
+    vmlops-api install ID                  finish an unpacked release and check it; one that is refused is removed
     vmlops-api instances [VERSION@PORT …]  these are to run, others are stopped
     vmlops-api activate VERSION ID         roll a release out, one instance at a time; a failure goes back to the old one
     vmlops-api rollback VERSION            activate the release that the version had before
@@ -15,7 +15,8 @@
     vmlops-api restart VERSION             the same release anew, one instance at a time: after an update of the machine's Python
     vmlops-api labels                      the predictions that got a label, each as a line of JSON
     vmlops-api forget REQUEST_ID           erase what is kept of a request: predictions, label, text
-    vmlops-api prune KEEP                  remove releases that are neither in use nor among the KEEP newest others
+    vmlops-api prune KEEP                  remove releases that are neither in use nor among the KEEP newest others, and what
+                                           interrupted runs left half copied
 
 Every verb prints a line for each thing that it changed, and nothing where nothing was to be changed.
 An interrupted call is made good by the next: what an instance runs is read from its process, not remembered.
@@ -29,6 +30,7 @@ import hashlib
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -282,16 +284,29 @@ def clear(tree: Path) -> None:
 
 
 def install(release: str) -> None:
+    """Nothing that serves is touched. Raises Failure where the release is refused, and removes it then: it takes room, and the
+    next run brings it anew."""
     tree = RELEASES / release
     if (tree / MARK).exists():
         return
     if not (tree / "release.json").is_file():
         raise Failure(f"{tree} is not an unpacked release: release.json is missing")
+    try:
+        finish(tree)
+    except Failure:
+        if release not in used():
+            shutil.rmtree(tree)
+        raise
+    say(f"installed {release}")
+
+
+def finish(tree: Path) -> None:
+    """Verify an unpacked release, make what only the target can make, check it, and mark it. Raises Failure."""
     clear(tree)
     about, _ = verify(tree, SIGNERS)
     wanted = about["python_version"]
     if wanted != f"{sys.version_info.major}.{sys.version_info.minor}":
-        raise Failure(f"release {release} is for Python {wanted}, this machine has {sys.version.split()[0]}")
+        raise Failure(f"release {tree.name} is for Python {wanted}, this machine has {sys.version.split()[0]}")
     run("/usr/bin/python3", "-m", "venv", "--without-pip", str(tree / "venv"))
     # The services cannot write here: without this every start would compile everything anew.
     run("/usr/bin/python3", "-m", "compileall", "-q", "-j0", str(tree / "app"), str(tree / "venv" / "lib"))
@@ -299,17 +314,24 @@ def install(release: str) -> None:
     run("/usr/bin/chmod", "-R", "go+rX", str(tree))
     check(tree)
     (tree / MARK).touch()
-    say(f"installed {release}")
 
 
 def check(tree: Path) -> None:
-    """Load the release's model with all its checks and make a prediction, as the account that will serve it."""
+    """Load the release's model with all its checks and make a prediction, with the rights of those who will serve it."""
     command = [str(tree / "venv/bin/python"), "-m", "app.check", str(tree / "model")]
-    result = subprocess.run(command, cwd=tree, user="vmlops", check=False, capture_output=True, text=True)
+    result = subprocess.run(command, cwd=tree, user=account(), check=False, capture_output=True, text=True)
     if result.returncode != 0:
         raise Failure(
             f"release {tree.name} is refused, what served goes on serving: {(result.stderr or result.stdout).strip()}"
         )
+
+
+def account() -> str:
+    """The group of all instances, which an account is named after. Raises Failure where no unit names it."""
+    for unit in UNITS.glob("vmlops-api-*@.service"):
+        if found := re.search(r"^Group=(\S+)$", unit.read_text(), re.MULTILINE):
+            return found[1]
+    raise Failure(f"{UNITS} has no unit of the API: run site.yml or playbooks/deploy.yml")
 
 
 def set_instances(names: list[str]) -> None:
@@ -443,11 +465,20 @@ def installed() -> list[str]:
     return [path.name for path in sorted(trees, key=lambda path: (path / MARK).stat().st_mtime, reverse=True)]
 
 
+def used() -> set[str]:
+    """Releases that a version points at, runs, or goes back to."""
+    links = {path.readlink().name for path in HOME.glob("v*") if path.is_symlink()}
+    return links | {instance.release for instance in instances()}
+
+
 def prune(keep: int) -> None:
-    used = {path.readlink().name for path in HOME.glob("v*") if path.is_symlink()}
-    used |= {instance.release for instance in instances()}
-    idle = [release for release in installed() if release not in used]
-    for release in idle[keep:]:
+    kept = used()
+    idle = [release for release in installed() if release not in kept]
+    # Another run may be unpacking one now, but not for so long. A tree keeps the times that its archive has, except this one.
+    old = time.time() - ROLLOUT_SECONDS
+    trees = RELEASES.glob("[0-9a-f]" * 12)
+    unfinished = [path for path in trees if not (path / MARK).exists() and path.stat().st_ctime < old]
+    for release in idle[keep:] + [path.name for path in unfinished if path.name not in kept]:
         shutil.rmtree(RELEASES / release)
         say(f"removed {release}")
 

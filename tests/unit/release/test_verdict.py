@@ -8,6 +8,7 @@ import statistics
 import subprocess
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -17,6 +18,7 @@ import yaml
 
 from release import __main__, prometheus
 from release.prometheus import NoAnswerError, Running
+from release.sequential import proportion
 from release.verdict import ALPHA, Clients, Counts, Labelled, Verdict, judge
 from tests.paths import ROOT
 
@@ -111,14 +113,40 @@ class Traffic:
         return Counts(self.pairs, self.failures, (0.66 * n, 0.66 * n + self.change), self.change, self.squares)
 
 
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Intervals of counts that come again are not computed again, and no forecast is made: thousands of verdicts a second."""
+    monkeypatch.setattr("release.verdict.proportion", cache(proportion))
+    monkeypatch.setattr("release.verdict._needed", lambda n, state: 0)
+
+
+@pytest.mark.usefixtures("quick")
 def test_no_false_alarm_though_it_is_asked_after_every_request() -> None:
     """v2 is as good as v1: sent back in ALPHA of the rollouts at most."""
     alarms = 0
-    for seed in range(20):
-        traffic = Traffic(seed)
-        alarms += any(judge(traffic.step()).decision == "go back" for _ in range(200))
-    print(f"{alarms} false alarms in 20 rollouts")
-    assert alarms / 20 <= ALPHA
+    for seed in range(100):
+        traffic = Traffic(seed, different=0.15)
+        alarms += any(judge(traffic.step()).decision == "go back" for _ in range(300))
+    print(f"{alarms} false alarms in 100 rollouts")
+    assert alarms / 100 <= ALPHA
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("harm", [{"failing": 0.006}, {"change": -0.021}, {"different": 0.201}], ids=str)
+def test_what_is_just_worse_than_allowed_is_seldom_promoted(harm: dict[str, float]) -> None:
+    """Asked after every ten of 4,000 copies, promoted in ALPHA of the rollouts at most."""
+    promoted = 0
+    for seed in range(25):
+        traffic = Traffic(seed, **{"failing": 0.0, **harm})
+        counts = [traffic.step() for _ in range(10)][-1]
+        for _ in range(400):
+            decision = judge(counts).decision
+            if decision != "wait":
+                promoted += decision == "promote"
+                break
+            counts = [traffic.step() for _ in range(10)][-1]
+    print(f"{harm}: {promoted} of 25 promoted")
+    assert promoted / 25 <= ALPHA
 
 
 @pytest.mark.parametrize(
@@ -260,13 +288,14 @@ def test_counted_is_what_came_after_the_last_change_of_either_version() -> None:
         (runs(("v1", "r1", "m1", 0, 9, 9)), "v2 does not run"),
         (runs(("v1", "r1", "m1", 0, 9, 9), ("v1", "r2", "m2", 0, 9, 9)), "v1 runs two releases"),
         ({"status": "error", "error": "too many samples"}, "Prometheus: too many samples"),
+        (runs(("v1", "r1", "m1", 0, 9, 9), ("v2", "r1", "m1", 0, 9, 9)), "v1 and v2 run the same release, r1: deploy"),
     ],
 )
 def test_a_missing_verdict_is_reported_with_its_reason(
     said: dict[str, Any], why: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(NoAnswerError, match=why):
-        prometheus.running(said)
+        __main__.verdict([said], {})
     monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps([said])))
     assert __main__.main(["verdict"]) == 1
     assert capsys.readouterr().err.startswith(f"no verdict: {why}")
