@@ -113,6 +113,7 @@ class Load:
         slowest: seconds of the slowest answer, errors and new connections included.
         failures: moments (time.monotonic) of what was not 200.
         reconnected: how often a kept connection turned out to be gone and the request was sent on a new one.
+        begun: clients that have had an answer, and so have a connection that they keep.
         remark: what else is worth a word in the row.
     """
 
@@ -120,6 +121,7 @@ class Load:
     slowest: float = 0.0
     failures: list[float] = field(default_factory=list)
     reconnected: int = 0
+    begun: int = 0
     remark: str = ""
 
     def answers(self) -> int:
@@ -129,7 +131,7 @@ class Load:
 def client(address: str, source: str, load: Load, stop: threading.Event, guard: threading.Lock) -> None:
     context = ssl.create_default_context(cafile=str(cluster.CONTROL / "certs/ca.crt"))
     connection = http.client.HTTPSConnection(address, context=context, timeout=2, source_address=(source, 0))
-    kept = False
+    kept = begun = False
     while not stop.wait(0.25):
         start = time.monotonic()
         for last in (not kept, True):
@@ -151,6 +153,8 @@ def client(address: str, source: str, load: Load, stop: threading.Event, guard: 
             load.slowest = max(load.slowest, time.monotonic() - start)
             if outcome != "200":
                 load.failures.append(time.monotonic())
+            elif not begun:
+                load.begun, begun = load.begun + 1, True
     connection.close()
 
 
@@ -172,8 +176,10 @@ def sources(fleet: Cluster) -> Iterator[list[str]]:
 
 
 @pytest.fixture
-def load(fleet: Cluster, sources: list[str]) -> Callable[..., object]:
+def load(fleet: Cluster, sources: list[str], eventually: Callable[..., None]) -> Callable[..., object]:
     """with load("fault") as load: … — clients ask the shared address meanwhile, two from each source, within their limits.
+
+    It begins when each of them has had an answer: what a fault does to a client's first connection is another matter.
 
     What they saw is the fault's row in docs/faults-cluster.md, with load.remark.
     """
@@ -187,6 +193,7 @@ def load(fleet: Cluster, sources: list[str]) -> Callable[..., object]:
         for thread in clients:
             thread.start()
         try:
+            eventually(lambda: load.begun == len(clients), "every client has had an answer", 20)
             yield load
         finally:
             stop.set()

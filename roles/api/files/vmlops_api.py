@@ -404,15 +404,24 @@ def record(version: str, previous: str) -> None:
             say(f"{version}: {name} is {release}")
 
 
+def fits(release: str) -> bool:
+    """Whether the release is for the Python that this machine has: an update of the distribution brings another one."""
+    return (RELEASES / release / "venv/lib" / f"python{sys.version_info.major}.{sys.version_info.minor}").is_dir()
+
+
 def releases() -> dict[str, dict[str, str | float]]:
-    """By version: ``active``, ``recorded`` and ``previous`` release, and ``since`` when (Unix time) that is recorded."""
+    """By version: ``active``, ``recorded`` and ``previous`` release, and ``since`` when (Unix time) that is recorded.
+
+    ``previous`` is empty where that release is for another Python: nothing can go back to it.
+    """
     found: dict[str, dict[str, str | float]] = {}
     for version in sorted(path.name for path in HOME.glob("v*") if path.is_symlink() and "." not in path.name):
         link = HOME / f"{version}.recorded"
+        previous = active(f"{version}.previous")
         found[version] = {
             "active": active(version),
             "recorded": active(f"{version}.recorded"),
-            "previous": active(f"{version}.previous"),
+            "previous": previous if fits(previous) else "",
             "since": link.lstat().st_mtime if link.is_symlink() else 0.0,
         }
     return found

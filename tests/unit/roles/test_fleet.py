@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -41,6 +42,7 @@ def test_hosts_without_a_record_run_what_they_run() -> None:
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(vmlops_api, "HOME", tmp_path)
+    monkeypatch.setattr(vmlops_api, "RELEASES", tmp_path / "releases")
     monkeypatch.setattr(vmlops_api, "ROLLOUT", tmp_path / "rollout.json")
     return tmp_path
 
@@ -48,6 +50,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_record_is_what_a_rollback_goes_back_to(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     point(home / "v1", NEW)
     record("v1", OLD)
+    python = home / f"releases/{OLD}/venv/lib/python{sys.version_info.major}.{sys.version_info.minor}"
+    python.mkdir(parents=True)
     found = releases()
     assert {name: found["v1"][name] for name in ("active", "recorded", "previous")} == {
         "active": NEW,
@@ -60,6 +64,8 @@ def test_record_is_what_a_rollback_goes_back_to(home: Path, capsys: pytest.Captu
     record("v1", NEW)
     record("v1", OLD)
     assert capsys.readouterr().out == "", "a second time changes nothing, and what runs is never what to go back to"
+    python.rename(python.with_name("python3.2"))
+    assert releases()["v1"]["previous"] == "", "the machine has another Python by now"
 
 
 ME, SOMEBODY = ["desk", "100"], ["desk", "200"]
