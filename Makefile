@@ -247,7 +247,7 @@ bench-api: .venv/test model/artifacts/manifest.json ## What a replica costs: met
 
 .PHONY: bench profile
 bench: check-host .venv/control model/artifacts/manifest.json ## Measure the whole stack beside others, on a machine of its own; QUICK=1
-	$(host) packages wrk
+	$(host) packages wrk h2load:nghttp2-client
 	@python -m tests.load.bench $(if $(QUICK),--quick) $(if $(KEEP),--keep)
 
 profile: check-host .venv/control model/artifacts/manifest.json ## Where a request's time goes, to docs/profile.md

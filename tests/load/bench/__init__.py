@@ -7,6 +7,7 @@ A machine of its own is made as `make start-project` makes one, loaded from this
     gateway.py  the copies of our gateway for the others, rendered from the role
     agent.py    what is done on the machine itself: CPU and memory of units, starts, the gateway of the reference
     load.py     wrk, and a generator of our own for a given rate
+    parts.py    what the password check, the log, metrics, HTTP/2 and TLS cost
     growth.py   how cost grows
     report.py   docs/benchmarks.md and its pictures
 

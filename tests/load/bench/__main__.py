@@ -20,7 +20,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from tests.load.bench import gateway, growth, load, machine, report, stacks
+from tests.load.bench import gateway, growth, load, machine, parts, report, stacks
 from tests.load.bench.machine import CONTROL, WORK, Machine, MachineError
 from tests.load.bench.stacks import Stack
 from tests.paths import ROOT
@@ -28,6 +28,7 @@ from tests.paths import ROOT
 SENTENCES = 200
 CONNECTIONS = 32
 HALF_LOAD_SECONDS = 10.0  # of a row
+PARTS_SECONDS = 3.0  # of a row in a round
 GROWTH_SECONDS = 4.0  # of a point
 RESTLESS = 20_000  # µs of CPU in an idle second
 CREDENTIALS = ("admin", "admin")
@@ -59,6 +60,7 @@ class Bench:
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)  # what could not be measured, and why
     provisioning: dict[str, dict[str, Any]] = field(default_factory=dict)
+    parts: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     growth: dict[str, list[growth.Point]] = field(default_factory=dict)
     ours: Stack = field(default_factory=lambda: stacks.ours(machine.instances()))
 
@@ -266,6 +268,10 @@ def measure(bench: Bench) -> None:
             bench.rows[stack.name]["half"] = found
     # What follows is about our stack alone.
     here.ask("units", verb="stop", units=[unit for stack in present if not stack.shares for unit in stack.units])
+    with bench.attempt("what each part costs"):
+        nginx = here.ask("describe")["nginx"]
+        target = bench.target(bench.ours)
+        bench.parts = parts.measure(here, bench.ours, nginx, target, WORK, effort.rounds, PARTS_SECONDS)
     curves = growth.Curves(here, bench.ours, bench.target(bench.ours), bench.sentences, GROWTH_SECONDS)
     for name in growth.CURVES:
         with bench.attempt(f"growth by {name}"):
@@ -306,6 +312,7 @@ def main() -> int:
             "sentences": len(bench.sentences),
             "versions": versions(bench),
             "rows": bench.rows,
+            "parts": bench.parts,
             "growth": bench.growth,
             "provisioning": bench.provisioning,
             "missing": bench.missing,

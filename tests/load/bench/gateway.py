@@ -12,7 +12,13 @@ DIRECTORY = "/run/vmlops-bench/nginx"
 
 
 def tree(
-    address: str, upstreams: Mapping[int, Sequence[int]], nginx: str, constant_port: int, constant: str, **places: Any
+    address: str,
+    upstreams: Mapping[int, Sequence[int]],
+    nginx: str,
+    constant_port: int,
+    constant: str,
+    directory: str = DIRECTORY,
+    **places: Any,
 ) -> dict[str, str]:
     """The files by path on the machine without the first slash.
 
@@ -21,6 +27,7 @@ def tree(
         upstreams: the ports of each application by the port that the gateway has for it.
         nginx: the version on the machine.
         constant_port: where nginx itself answers `constant`, which is the limit.
+        directory: where the files lie.
         places: variables of the role for other places than the machine's.
     """
     endpoints = [
@@ -45,4 +52,4 @@ def tree(
         f"server {{\n    listen 127.0.0.1:{constant_port};\n    access_log off;\n    default_type application/json;\n"
         f"    location / {{\n        return 200 '{constant}';\n    }}\n}}\n"
     )
-    return {f"{DIRECTORY[1:]}/{name}": text for name, text in files.items()}
+    return {f"{directory[1:]}/{name}": text for name, text in files.items()}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import os
 import random
 import select
 import socket
@@ -13,7 +15,7 @@ import sys
 from base64 import b64encode
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -90,9 +92,13 @@ class Connection:
     def answered(self) -> int:
         """The status, or 0 while the answer is not complete. Raises OSError where the connection was closed."""
         try:
-            while received := self.socket.recv(65536):
+            while True:
+                received = self.socket.recv(65536)
+                if not received:
+                    raise ConnectionResetError
                 self._received += received
-            raise ConnectionResetError
+                if not self.socket.pending():  # else select(2) would not say that there is more
+                    break
         except ssl.SSLWantReadError:
             pass
         head, found, body = self._received.partition(b"\r\n\r\n")
@@ -188,5 +194,10 @@ def write_bodies(path: Path, documents: Sequence[object]) -> Path:
 
 
 if __name__ == "__main__":
+    # A client has a computer of its own: how long this one waits for the processor that it shares with the services is no part of
+    # their latency, so it goes before them.
+    gc.disable()
+    with suppress(PermissionError):
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     address, port, path, bodies, credentials, rate, seconds = json.loads(sys.argv[1])
     print(json.dumps(at_rate(Target(address, port, path, Path(bodies), tuple(credentials)), rate, seconds)))
