@@ -174,9 +174,9 @@ model/artifacts/manifest.json: data/tweet_emotions.csv $(wildcard model/*.py) $(
 
 # --- checks ---
 
-.PHONY: test lint unit molecule lifecycle
+.PHONY: test lint unit templates molecule lifecycle
 # A machine mostly waits; its tests and those of the code share the processors well.
-test: check-host lint molecule unit lifecycle ## Check everything; what runs already is not touched
+test: check-host lint molecule templates unit lifecycle ## Check everything; what runs already is not touched
 	@echo "All checks passed."
 
 lint: .venv/test ## ruff, mypy, yamllint, ansible-lint
@@ -194,8 +194,11 @@ variables: .venv/test ## Make docs/variables.md anew from the roles' argument sp
 dashboards: .venv/test ## Make Grafana's dashboards anew from tests/dashboards.py
 	python -m tests.dashboards
 
-unit: .venv/test build/tools/.fetched ## Unit tests and rendered templates, without a machine
-	pytest
+unit: .venv/test build/tools/.fetched ## The API, the model and the tools
+	pytest tests/unit
+
+templates: .venv/test build/tools/.fetched ## The roles' templates, rendered and given to the real nginx and promtool
+	pytest tests/templates
 
 molecule: packages .venv/test model/artifacts/manifest.json ## The roles on a throw-away machine
 	molecule test
