@@ -233,6 +233,14 @@ kit: .venv/control ## One file with all that a site without internet needs, for 
 test-kit: .venv/test kit ## Install it where nothing has a network: start, predict, deploy, roll back, train, and make test
 	pytest tests/kit
 
+.PHONY: image test-image
+image: packages .venv/control model/artifacts/manifest.json ## An image that serves seconds after its first boot: raw, qcow2, vmdk, and a Vagrant box
+	$(host) image
+
+test-image: .venv/test image ## Machines made from it: no secret in it, the first prediction, cloud-init, site.yml changes nothing else
+	$(host) packages qemu-system-x86_64:qemu-system-x86 xorriso
+	pytest tests/image
+
 .PHONY: box test-vm
 box: .venv/control ## Build a Vagrant box for libvirt from this distribution's packages
 	$(host) box

@@ -7,7 +7,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from host import packages, providers
+from host import disk, packages, providers
 from host.commands import Problem, as_root, output, run, succeeds
 
 # What we started: <daemon>.pid, and the nftables tables that were there before.
@@ -22,12 +22,8 @@ COMMANDS = {
     "dnsmasq": "dnsmasq-base",
     "iptables": "iptables",
     "dbus-daemon": "dbus",
-    "qemu-img": "qemu-utils",
-    "grub-mkimage": "grub-common",
-    "/usr/lib/grub/i386-pc/boot.img": "grub-pc-bin",
-    "mke2fs": "e2fsprogs",
-    "sfdisk": "fdisk",
     "mmdebstrap": "mmdebstrap",
+    **disk.COMMANDS,
 }
 
 

@@ -96,6 +96,12 @@ def make_kit() -> None:
     kit.build()
 
 
+def make_image() -> None:
+    from host import image  # which needs what .venv/control has
+
+    image.build()
+
+
 VERBS: dict[str, Callable[..., None]] = {
     "check": checks.check_host,
     "packages": install,
@@ -117,6 +123,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "logs": lambda: replace(machine.logs()),
     "predict": lambda *headers: replace([*machine.predict(*headers), "-sS", "--include"]),
     "box": box.build,
+    "image": make_image,
     "kit": make_kit,
     "test-vm": machine.test_vm,
     "credentials": lambda: credentials.credentials(os.environ.get("ENVIRONMENT") or "production"),

@@ -40,6 +40,7 @@ options:
       name: {description: Host name., required: true, type: str}
       number: {description: Its place in the network; from 1., required: true, type: int}
       suite: {description: Its distribution release., required: true, type: str}
+      image: {description: A tar file of its tree; empty for the base tree of its release., default: "", type: str}
       forwarded_ports: {description: Ports of the host's loopback that lead to its own., type: list, elements: dict}
   chosen: {description: Names of the machines to bring into the state., required: true, type: list, elements: str}
   components: {description: The archive's components., required: true, type: str}
@@ -183,6 +184,7 @@ class Machine:
     Attributes:
         unit: its name on the host, as of its tree, its network device and its systemd unit; at most 15 characters.
         directory: where its tree is.
+        image: a tar file of a tree in place of the base tree. Its host keys are made by its own first boot.
     """
 
     name: str
@@ -191,6 +193,7 @@ class Machine:
     base: BaseTree
     directory: Path
     ports: tuple[tuple[int, int], ...]
+    image: Path | None = None
 
     @property
     def bridge(self) -> str:
@@ -214,16 +217,21 @@ class Machine:
     def tunnel(self) -> list[int]:
         return processes("ssh", "-S", str(self.socket))
 
+    @property
+    def host_key(self) -> Path:
+        return self.root / "etc/ssh/ssh_host_ed25519_key.pub"
+
     def make_tree(self) -> bool:
-        """Unpack the base tree; return whether that was to be done."""
+        """Unpack the tree that it is made from; return whether that was to be done."""
         if self.root.exists():
             return False
         # Under another name first: a tree that an interrupted run left half-made is never booted.
         partial = self.directory / "root.part"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        run("tar", "-C", partial, "-xpf", self.base.path)
-        run("ssh-keygen", "-q", "-A", "-f", partial)
+        run("tar", "-C", partial, "--numeric-owner", "-xpf", self.image or self.base.path)
+        if self.image is None:
+            run("ssh-keygen", "-q", "-A", "-f", partial)
         partial.rename(self.root)
         return True
 
@@ -374,7 +382,7 @@ class Network:
             self.changes.append(what)
 
     def prepare(self, chosen: list[Machine]) -> None:
-        for base in {machine.base for machine in chosen}:
+        for base in {machine.base for machine in chosen if machine.image is None}:
             self.log(base.make(), f"made {base.path}")
 
     def start(self, chosen: list[Machine]) -> None:
@@ -397,6 +405,8 @@ class Network:
             self.log(self.plug(machine), f"connected {machine.name}")
         for machine in chosen:
             machine.await_ssh()
+        self.write_ssh_config()  # with the host keys that a first boot made
+        for machine in chosen:
             self.log(machine.forward(self.control / "ssh_config"), f"forwarded {machine.ports} to {machine.name}")
 
     def stop(self, chosen: list[Machine]) -> None:
@@ -453,7 +463,7 @@ class Network:
 
     def write_ssh_config(self) -> None:
         made = [machine for machine in self.machines if machine.root.exists()]
-        keys = {m: (m.root / "etc/ssh/ssh_host_ed25519_key.pub").read_text() for m in made}
+        keys = {machine: machine.host_key.read_text() for machine in made if machine.host_key.exists()}
         known = "".join(f"{machine.address} {key}" for machine, key in keys.items())
         config = "".join(
             f"Host {machine.name} {machine.address}\n"
@@ -536,9 +546,8 @@ def network(params: dict[str, Any]) -> Network:
             Path(params["cache_dir"]), machine["suite"], params["components"], tuple(params["packages"]), params["user"]
         )
         ports = tuple((port["host"], port["guest"]) for port in machine["forwarded_ports"] or ())
-        machines.append(
-            Machine(machine["name"], unit, subnet[1 + machine["number"]], base, Path(params["trees_dir"]) / unit, ports)
-        )
+        directory, image = Path(params["trees_dir"]) / unit, Path(machine["image"]) if machine["image"] else None
+        machines.append(Machine(machine["name"], unit, subnet[1 + machine["number"]], base, directory, ports, image))
     if len({machine.unit for machine in machines}) < len(machines):
         raise LabError("two machines of the network have the same lab_machine_number: give each its own")
     return Network(params["network"], subnet, machines, Path(params["control_dir"]), params["user"])
@@ -552,6 +561,7 @@ def main() -> None:
         "name": text,
         "number": {"type": "int", "required": True},
         "suite": text,
+        "image": {"type": "str", "default": ""},
         "forwarded_ports": {"type": "list", "elements": "dict", "options": port},
     }
     module = AnsibleModule(
