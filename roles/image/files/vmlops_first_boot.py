@@ -44,6 +44,8 @@ GRAFANA = "etc/grafana/grafana.ini"
 REALMS = {"users": "etc/nginx/vmlops.users", "operators": "etc/nginx/vmlops.operators"}
 # In the accounts' files: what a name without an account is checked against. It tells how many rounds a hash has.
 UNKNOWN = re.compile(r"^\(unknown\):\$6\$rounds=(\d+)\$.*\n", re.MULTILINE)
+# The role gateway puts it beside this program: what nginx reads is made from the accounts' files.
+ACCOUNTS_PROGRAM = Path(__file__).with_name("vmlops-accounts")
 LOCALLY = ("localhost", "127.0.0.1")
 # As the role tls has them; days.
 CA_DAYS, CERTIFICATE_DAYS = 3650, 397
@@ -350,7 +352,7 @@ def main() -> int:
         names = all_names(data["names"], socket.gethostname(), await_address(NETWORK))
         provide_certificate(root, names)
         made = write_accounts(root, data)
-        subprocess.run(["/usr/local/libexec/vmlops-accounts"], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([ACCOUNTS_PROGRAM], check=True, stdout=subprocess.DEVNULL)
         settled = settle(root, arguments.name, names, arguments.password, new_password())
         if any("systemd" in path.parts for path in settled):
             subprocess.run(["systemctl", "daemon-reload"], check=True)
