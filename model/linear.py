@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, softmax
 from sklearn.calibration import CalibratedClassifierCV
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, RidgeClassifier, SGDClassifier
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.naive_bayes import ComplementNB, MultinomialNB
@@ -75,7 +76,7 @@ def _of_two(coef: Floats, intercept: Floats) -> Linear:
 
 
 def _calibrated(fitted: Any) -> Linear:
-    base = fitted.estimator
+    base = fitted.estimator.estimator if type(fitted.estimator) is FrozenEstimator else fitted.estimator
     if type(base) not in (LogisticRegression, LinearSVC, RidgeClassifier, SGDClassifier):
         raise NotCompilable(f"a CalibratedClassifierCV of {type(base).__name__}")
     two = len(fitted.classes) == 2

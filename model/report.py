@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from model.dataset import Dataset
-from model.measures import Floats, Labels, measure, reliability
-from model.train import SPLITS
+from model.learned import Evaluation
+from model.measures import Labels, measure, reliability
 
 mpl.use("Agg")
 
@@ -21,14 +21,12 @@ mpl.use("Agg")
 def write(
     directory: Path,
     data: Dataset,
-    held: Labels,
-    p: Floats,
+    classifier: str,
+    evaluation: Evaluation,
     manifest: Mapping[str, Any],
 ) -> None:
-    """Write README.md, model-card.md, confusion.png and reliability.png.
-
-    held (n,) are the labels of the held-out texts of all splits, p (n, k) the model's probabilities for them.
-    """
+    """Write README.md, model-card.md, confusion.png and reliability.png. `classifier` is what it is, in words."""
+    held, p = evaluation.labels, np.array([score.probabilities for score in evaluation.scores])
     names = np.unique(held)
     predicted = names[p.argmax(axis=1)]
     _draw_confusion(directory / "confusion.png", held, predicted)
@@ -56,10 +54,8 @@ def write(
     (directory / "README.md").write_text(
         f"""# Evaluation
 
-Model {manifest["model_version"]}, trained on {source}. Measured on {SPLITS} stratified splits
-(`random_state` 0 to {SPLITS - 1}): the recipe learned from four fifths and was asked for the rest, {len(held):,} answers in all.
-Figures are means with the standard deviation over the splits. The artifact that is served learned from all texts.
-Strength, calibration and temperature, three choices, were made once, by cross-validation on all texts.
+Model {manifest["model_version"]}, trained on {source}. {evaluation.how}
+The artifact that is served learned from all texts.
 ECE is the expected calibration error, how far confidence and accuracy are apart.
 
 {comparison}
@@ -74,10 +70,12 @@ ECE is the expected calibration error, how far confidence and accuracy are apart
 """,
         encoding="utf-8",
     )
-    (directory / "model-card.md").write_text(_card(data, manifest, source), encoding="utf-8")
+    (directory / "model-card.md").write_text(
+        _card(data, classifier, manifest, source, len(evaluation.by_split)), encoding="utf-8"
+    )
 
 
-def _card(data: Dataset, manifest: Mapping[str, Any], source: str) -> str:
+def _card(data: Dataset, classifier: str, manifest: Mapping[str, Any], source: str, splits: int) -> str:
     m, spread, tuning = manifest["metrics"], manifest["spread"], manifest["training"]
     counts = ", ".join(f"{label} {count}" for label, count in data.counts().items())
     libraries = ", ".join(f"{name} {number}" for name, number in manifest["libraries"].items())
@@ -85,15 +83,15 @@ def _card(data: Dataset, manifest: Mapping[str, Any], source: str) -> str:
 
 **What it does.** Names one of {len(data.counts())} labels for a short text, with a probability for each.
 
-**What it is.** A ridge regression for each label on TF-IDF of words, signs and the words' first letters
-({manifest["features"]:,} features): alpha 1/{tuning["strength"]:g}, label weights to the power {tuning["rebalancing"]:g},
+**What it is.** {classifier} for each label on TF-IDF of words, signs and the words' first letters
+({manifest["features"]:,} features), label weights to the power {tuning["rebalancing"]:g},
 calibration by {tuning["calibration"]} with logits times {tuning["temperature"]:.3f}. Compiled to plain arrays, which
 give the same label and probabilities on every text of the data (largest difference {manifest["parity"]:.1e}).
 
 **Data.** {source}: {counts}.
 
 **How good it is.** Accuracy {m["accuracy"]:.3f} ± {spread["accuracy"]:.3f}, macro-F1 {m["macro_f1"]:.3f} ±
-{spread["macro_f1"]:.3f} on texts that it did not learn from (mean and standard deviation over {SPLITS} splits);
+{spread["macro_f1"]:.3f} on texts that it did not learn from (mean and standard deviation over {splits} splits);
 README.md beside this file has each label. Its confidence can be read as a frequency: the expected calibration error is
 {m["ece"]:.3f} ± {spread["ece"]:.3f}.
 

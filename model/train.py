@@ -186,13 +186,18 @@ def fit(texts: Texts, labels: Labels, tuning: Tuning) -> Pipeline:
     classifier = CalibratedClassifierCV(ridge(tuning.strength), method=tuning.method, ensemble=False, cv=FOLDS)
     pipeline = Pipeline([("features", features()), ("classifier", classifier)])
     pipeline.fit(texts, labels, classifier__sample_weight=weights(labels, REBALANCING))
-    for calibrator in pipeline["classifier"].calibrated_classifiers_[0].calibrators:
-        if tuning.method == "sigmoid":
-            calibrator.a_ *= tuning.temperature
-            calibrator.b_ *= tuning.temperature
-        else:
-            calibrator.beta_ = tuning.temperature
+    scale(pipeline["classifier"], tuning.temperature)
     return pipeline
+
+
+def scale(classifier: CalibratedClassifierCV, factor: float) -> None:
+    """Multiply the logits that its calibrators make by the temperature's factor."""
+    for calibrator in classifier.calibrated_classifiers_[0].calibrators:
+        if classifier.method == "sigmoid":
+            calibrator.a_ *= factor
+            calibrator.b_ *= factor
+        else:
+            calibrator.beta_ = factor
 
 
 def split(texts: Texts, labels: Sequence[str], number: int = SEED) -> tuple[list[str], list[str], Labels, Labels]:
