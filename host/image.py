@@ -43,6 +43,12 @@ REMOVED = (
 SKELETON = (".bashrc", ".profile", ".bash_logout")
 # Logs that stay, since their owners and modes matter, and lose what was written.
 EMPTIED = ("var/log/**/*",)
+# Files of the tree that are others in each build of the same inputs, and why. The disks' sums differ with them, and by the times
+# at which the files' descriptions (inodes) were changed, which nobody can set.
+DIFFERS = {
+    "boot/initrd.img-*": "an archive of files with their times",
+    "etc/shadow": "the day on which an account was made",
+}
 
 
 def build() -> None:
@@ -164,6 +170,7 @@ def describe(tree: Path, name: str) -> dict[str, object]:
         "distribution": release["PRETTY_NAME"].strip('"'),
         "releases": {link.name: link.readlink().name for link in sorted((tree / "opt/vmlops").glob("v[12]"))},
         "packages": dict(line.split() for line in sorted(lines)),
+        "differs": DIFFERS,
     }
 
 

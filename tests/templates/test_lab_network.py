@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from roles.lab_machine.library.lab_network import LabError, network, processes, 
 
 
 def parameters(**changes: Any) -> dict[str, Any]:
-    machines = [{"name": f"api{n}", "number": n, "suite": "bookworm", "forwarded_ports": None} for n in (1, 2)]
+    machine = {"suite": "bookworm", "image": "", "forwarded_ports": None}
+    machines = [{"name": f"api{n}", "number": n, **machine} for n in (1, 2)]
     return {
         "network": "vml-0a1b2c3d",
         "subnet": "10.213.7.16/28",
@@ -62,6 +64,28 @@ def test_another_recipe_is_another_base_tree() -> None:
     machine = {**parameters()["machines"][0], "suite": "trixie"}
     trees.add(network(parameters(machines=[machine])).machines[0].base.path)
     assert len(trees) == 5
+
+
+def test_machine_of_an_image_needs_no_base_tree_and_gets_no_host_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = tmp_path / "image.tar"
+    (tmp_path / "etc").mkdir()
+    subprocess.run(["tar", "-C", tmp_path, "-cf", image, "etc"], check=True)
+    given = {**parameters()["machines"][0], "image": str(image)}
+    lab = network(parameters(machines=[given], trees_dir=str(tmp_path / "trees"), cache_dir=str(tmp_path / "cache")))
+    monkeypatch.setattr(lab_network.BaseTree, "make", lambda base: pytest.fail("a base tree was made"))
+    lab.prepare(lab.machines)
+    assert lab.machines[0].make_tree()
+    assert [path.name for path in lab.machines[0].root.rglob("*")] == ["etc"]
+
+
+def test_name_servers_are_those_that_the_host_asks_and_not_its_own_stub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lab_network, "UPLINK", tmp_path / "resolv.conf")
+    (tmp_path / "resolv.conf").write_text("# one\nnameserver 10.0.0.53\nsearch example.org\nnameserver fd00::53\n")
+    assert lab_network.name_servers() == ["10.0.0.53", "fd00::53"]
 
 
 def test_command_lines_are_compared_by_words_and_not_as_a_pattern(tmp_path: Path) -> None:

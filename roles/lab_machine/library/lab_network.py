@@ -63,6 +63,8 @@ while "$@"; [ $? -eq {REBOOTS} ]; do
     (tries=0; until ip link set "$device" master "$bridge" up || [ $((tries += 1)) -gt 100 ]; do sleep 0.1; done) 2>&- &
 done
 """
+# The stub of systemd-resolved listens on the host's loopback, where a machine cannot ask it.
+UPLINK = Path("/run/systemd/resolve/resolv.conf")
 HIERARCHIES = [Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup/systemd")]
 
 
@@ -110,6 +112,13 @@ def processes(*words: str) -> list[int]:
 def kill(pid: int, number: signal.Signals) -> None:
     with suppress(ProcessLookupError):
         os.kill(pid, number)
+
+
+def name_servers() -> list[str]:
+    """Those that this host asks."""
+    file = UPLINK if UPLINK.exists() else Path("/etc/resolv.conf")
+    lines = [line.split() for line in file.read_text().splitlines()] if file.exists() else []
+    return [words[1] for words in lines if len(words) > 1 and words[0] == "nameserver"]
 
 
 def put(path: Path, content: str, like: Path, mode: int = 0o644) -> bool:
@@ -238,8 +247,7 @@ class Machine:
     def boot(self) -> None:
         """Start its systemd; what a killed supervisor left running is ended first: two guests on one tree would destroy it."""
         self.kill_orphans()
-        # The stub of systemd-resolved listens on the host's loopback, where the machine cannot ask it.
-        resolver = "copy-uplink" if Path("/run/systemd/resolve/resolv.conf").exists() else "copy-host"
+        resolver = "copy-uplink" if UPLINK.exists() else "copy-host"
         command = ["systemd-nspawn", "--quiet", "--boot", f"--machine={self.unit}", f"--directory={self.root}"]
         command += ["--keep-unit", "--register=no", "--link-journal=no", f"--resolv-conf={resolver}"]
         command += [f"--network-veth-extra={self.unit}:eth0"]
@@ -444,6 +452,8 @@ class Network:
         neighbours = "".join(f"{each.address} {each.name}\n" for each in self.machines)
         address = f"{machine.address}/{self.subnet.prefixlen}"
         link = f"[Match]\nName=eth0\n\n[Network]\nAddress={address}\nGateway={self.host_address}\n"
+        # For a machine with a resolver of its own; the others' resolv.conf comes from systemd-nspawn.
+        link += "".join(f"DNS={server}\n" for server in name_servers())
         etc, home = machine.root / "etc", machine.root / "home" / self.user
         ssh = home / ".ssh"
         ssh.mkdir(mode=0o700, exist_ok=True)
