@@ -107,6 +107,8 @@ def test_no_client_is_answered_what_another_smuggled(edge: Edge, kind: str) -> N
             while not done.is_set():
                 for text in TEXTS:
                     answer = client.post("/predict", json={"sentence": text})
+                    if answer.status_code == 504:  # of a busy machine: nobody's answer, so nobody else's either
+                        continue
                     if answer.status_code != 200 or answer.json()["prediction"] != expected[text]:
                         wrong[f"{answer.status_code} {answer.text[:100]}"] += 1
                     answered += 1
