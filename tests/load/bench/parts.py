@@ -132,6 +132,7 @@ def by_rate(
                 run = one(here, row.stack, target._replace(port=row.stack.gateway_port), seconds if n else 1)
                 if row.stops:
                     here.ask("units", verb="start", units=row.stops)
+                    here.ssh("sleep 2")  # what they do at their start is no part of the next row
                 if n:
                     kept["runs"].append(run)
     finally:

@@ -30,11 +30,11 @@ PARTS = (
     ("app/engines/scorer.py", "the scorer"),
     ("app/observed/metrics.py", "metrics"),
     ("app/http/sentences.py", "validation"),
-    ("app/", "request ids, routing, answers (app)"),
     *(
-        (server, "HTTP, sockets (uvicorn, httptools, uvloop, kernel)")
-        for server in ("uvicorn/", "gunicorn/", "asyncio/")
+        (server, "HTTP, sockets (worker.py, uvicorn, httptools, uvloop, kernel)")
+        for server in ("app/worker.py", "uvicorn/", "gunicorn/", "asyncio/")
     ),
+    ("app/", "request ids, routing, answers (app)"),
 )
 
 
