@@ -138,7 +138,7 @@ credentials: ## Make and show random passwords for what ENVIRONMENT (production)
 
 # --- the model ---
 
-.PHONY: model model-import iris compare-models bench-model score test-public
+.PHONY: model model-import iris compare-models bench-model bench-training score test-public
 model: $(if $(filter %.parquet,$(DATA)),.venv/batch,.venv/control) ## Train, evaluate and compile; DATA=path (CSV, Parquet) for other texts, TEXT= and LABEL= name its columns
 	@python -m model.kernel
 	python -m model --data "$$DATA" $(if $(TEXT),--text "$$TEXT") $(if $(LABEL),--label "$$LABEL") $(if $(NAME),--name "$$NAME")
@@ -159,6 +159,9 @@ compare-models: .venv/control ## The comparison that the recipe was chosen by, t
 
 bench-model: .venv/import model/artifacts/manifest.json ## What a prediction takes, by every engine, of texts and of tables
 	python -m tests.load.bench.model --data "$$DATA" --output docs/model-benchmarks.md
+
+bench-training: .venv/batch ## What make model takes of 40 thousand, 400 thousand and 4 million rows made of DATA=, to docs/training.md (an hour)
+	python -m tests.load.bench.training --data "$$DATA"
 
 score: .venv/batch model/artifacts/manifest.json ## Score a file of any size: INPUT=path OUTPUT=path, TEXT=column, PROBABILITIES=1, MAX_ERRORS=n, MODEL=dir
 	@[ -n "$$INPUT" ] && [ -n "$$OUTPUT" ] || { echo "vmlops: INPUT and OUTPUT must be set: make score INPUT=path OUTPUT=path" >&2; exit 1; }

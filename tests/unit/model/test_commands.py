@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_iris
 from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.naive_bayes import MultinomialNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MaxAbsScaler
 from sklearn.tree import DecisionTreeClassifier
@@ -41,6 +42,20 @@ def test_benchmark_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     print(lines, refused)
     assert [line.split(" | ")[1] for line in lines] == ["**compiled**", "onnx", "sklearn"]
     assert all(line.endswith("| 0e+00 |") for line in lines if "onnx" not in line)
+
+
+def test_benchmark_of_texts_has_the_scoring_of_files(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "ROUNDS", 1)
+    monkeypatch.setattr(bench, "ROUND_SECONDS", 0)
+    monkeypatch.setattr(bench, "COMPARED", 1500)
+    model = make_pipeline(TfidfVectorizer(min_df=5), MultinomialNB()).fit(data.texts, data.labels)
+    lines, refused = bench.rows(bench.Case("texts", model, data), tmp_path)
+    print(lines, refused)
+    cells = [[cell.strip() for cell in line.strip("| ").split("|")] for line in lines]
+    assert [row[1] for row in cells] == ["**compiled**", "sklearn", "`make score`"]
+    assert float(cells[2][-1]) < 1e-9
 
 
 def test_comparison_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
