@@ -56,7 +56,7 @@ def main() -> None:
 def note(why: str) -> None:
     KERNEL.unlink(missing_ok=True)
     print(
-        f"vmlops: the scorer stays in Python, which takes three times as long for a text: {why}. "
+        f"vmlops: the scorer stays in Python, which takes four times as long for a text: {why}. "
         "On Debian and Ubuntu `apt install gcc python3-dev` brings what is missing.",
         file=sys.stderr,
     )
