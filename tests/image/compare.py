@@ -15,9 +15,8 @@ from host.image import DIFFERS
 def files(archive: Path) -> dict[str, tuple[object, ...]]:
     """Owner, mode, kind and content of each file in an archive, and its time where it has a content."""
     found: dict[str, tuple[object, ...]] = {}
-    command = ["zstd", "-dcq", archive]
     with (
-        subprocess.Popen(command, stdout=subprocess.PIPE) as unpacked,
+        subprocess.Popen(["zstd", "-dcq", archive], stdout=subprocess.PIPE) as unpacked,
         tarfile.open(fileobj=unpacked.stdout, mode="r|") as tar,
     ):
         for member in tar:

@@ -17,17 +17,22 @@ from tests.paths import ROOT
 
 # A private key in PEM or in OpenSSH's form, and not a program that knows how one begins.
 SECRETS = re.compile(rb"-----BEGIN ([A-Z]+ )?PRIVATE KEY-----\r?\n([A-Z].*\n)*\r?\n?[A-Za-z0-9+/=]{40}")
-# What site.yml may change on a machine that was made from the image, by role and task: what its inventory says is another.
+# What site.yml may change on a machine that was made from the image, as role, task and item: accounts, certificate and names.
 SECRETS_AND_ADDRESSES = {
     "tls : Make the directory of the CA",
     "tls : Make the key of the CA",
     "tls : Make the certificate of the CA",
     "tls : Make the certificate",
     "tls : Put the certificate in place",
-    "gateway : Write the accounts and their password hashes",
+    "gateway : Write the accounts and their password hashes users",
+    "gateway : Write the accounts and their password hashes operators",
     "gateway : Derive the map of accounts and the key of the verdicts",
     "gateway : Put the configuration in place, if nginx accepts it",
     "gateway : See whether nginx serves another configuration than the one in place",
+    "nginx_exporter : Choose the address before the package starts the daemon "
+    "etc/systemd/system/vmlops-certificate-metrics.service",
+    "alertmanager : Choose the address before the package starts the daemon",
+    "prometheus : Choose address and retention before the package starts the daemon",
 }
 
 
@@ -206,11 +211,11 @@ def test_site_changes_addresses_and_secrets_only(pair: list[Made], tmp_path: Pat
 
 
 def changed_tasks(said: str) -> set[str]:
-    """The tasks that changed something, handlers left out: they follow from tasks."""
+    """The tasks that changed something, with the item if they have several; handlers are left out, they follow from tasks."""
     found, task = set(), ""
     for line in said.splitlines():
         if heading := re.match(r"(TASK|RUNNING HANDLER) \[(.*)\]", line):
             task = heading[2] if heading[1] == "TASK" else ""
-        elif line.startswith("changed:") and task:
-            found.add(task)
+        elif task and (change := re.match(r"changed: \[[^]]*\](?: => \(item=(.*)\))?", line)):
+            found.add(f"{task} {change[1]}" if change[1] else task)
     return found
