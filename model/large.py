@@ -2,7 +2,7 @@
 
 model.train fits six ridge regressions for each of seven sets of texts, and the time of each grows faster than the texts do. Here
 two logistic regressions are fitted, by stochastic gradient descent, whose time grows as the texts do; vocabulary, calibration and
-evaluation are made of samples, whose sizes do not grow at all. docs/training.md has times, memory and quality.
+evaluation are made of samples, whose sizes do not grow at all. docs/training.md compares the solvers.
 """
 
 from __future__ import annotations

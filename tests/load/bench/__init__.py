@@ -11,5 +11,6 @@ A machine of its own is made as `make start-project` makes one, loaded from this
     growth.py   how cost grows
     report.py   docs/benchmarks.md and its pictures
 
-Without a machine: model.py (`make bench-model`), what a prediction takes; api.py (`make bench-api`), what a replica costs.
+Without a machine: model.py (`make bench-model`), what a prediction takes; api.py (`make bench-api`), what a replica costs;
+training.py (`make bench-training`), what training on more rows takes, of the rows that recombined.py makes.
 """

@@ -208,21 +208,9 @@ def page(entries: Sequence[Point], held: int) -> str:
     ]
     strengths = ", ".join(f"{strength:g}" for strength in STRENGTHS)
     missing = [f"{rows:,}" for rows in ROWS if f"{rows:,}" not in trainings]
-    left_out = f"Not measured: {' and '.join(missing)} rows, which `make bench-training` does.\n\n" if missing else ""
+    left_out = f"Not measured yet: {'; '.join(missing)} rows, which `make bench-training` does.\n\n" if missing else ""
     words = ", ".join(f"{entry['words']:,} in {entry['rows']:,} rows" for entry in entries if "words" in entry)
-    return f"""# Training on more rows
-
-Made by `make bench-training DATA=` on the public data set (sha256 `{entries[0]["data"][:12]}…`). The rows are recombined
-from four fifths of its tweets (`tests/load/bench/recombined.py`): the first half of one and the second half of another of the
-same label, and in place of what the tweets have once, made-up words, which go on to be new as those of real text do. Different
-words: {words}.
-
-Quality is measured on the last fifth, {held:,} tweets as people wrote them. More recombined rows tell nothing new about those, so
-these figures compare ways of learning; they do not say what more tweets would give.
-
-## What `make model` takes
-
-{left_out}{table((*header, "accuracy", "macro-F1", "log loss"), lines)}
+    measured = f"""{table((*header, "accuracy", "macro-F1", "log loss"), lines)}
 
 ![Processor seconds and memory by rows](training.png)
 
@@ -232,17 +220,29 @@ rows, which [the recipe](model.md#the-recipe) has for up to {large.ROWS:,} rows.
 
 {table(("stage, elapsed s", *trainings), stages)}
 
-## Solvers
+Reading alone, and the different words that were read ({words}):
+
+{table(("rows", "file", "file, MB", "processor, s", "largest memory, MB"), read)}
+
+"""
+    return f"""# Training on more rows
+
+Made by `make bench-training DATA=` on the public data set (sha256 `{entries[0]["data"][:12]}…`). The rows are recombined
+from four fifths of its tweets (`tests/load/bench/recombined.py`): the first half of one and the second half of another of the
+same label, and in place of what the tweets have once, made-up words, which go on to be new as those of real text do.
+
+Quality is measured on the last fifth, {held:,} tweets as people wrote them. More recombined rows tell nothing new about those, so
+these figures compare ways of learning; they do not say what more tweets would give.
+
+## What `make model` takes
+
+{left_out}{measured if trainings else ""}## Solvers
 
 A fit of the same features. Each solver has the best of the strengths {strengths} for the fewest rows, chosen by half of the
 held-out tweets; all are measured on the other half. `LinearSVC` is left out beyond {MOST_OF_SVM:,} rows, where a fit takes
 minutes.
 
 {table(("rows", "solver", "strength", "a fit, processor s", "accuracy", "macro-F1", "log loss"), solved)}
-
-## Reading
-
-{table(("rows", "file", "file, MB", "processor, s", "largest memory, MB"), read)}
 """
 
 
