@@ -64,11 +64,12 @@ def running(answer: Answer) -> Running:
 
 def counts_query(what: Running, now: float) -> str:
     """`now` is in seconds since the epoch."""
-    window = f"[{max(int(now - what.since), 60)}s]"
+    seconds = max(int(now - what.since), 60)
     pair = f'model_version="{what.models[1]}",reference_model_version="{what.models[0]}"'
 
     def sum_by(labels: str, metric: str, *matchers: str) -> str:
-        return f"sum by ({labels}) (increase(vmlops_{metric}{{{','.join(matchers)}}}{window}))"
+        series = f"vmlops_{metric}{{{','.join(matchers)}}}"
+        return f"sum by ({labels}) ({grown(series, seconds)})"
 
     bucket, within = "shadow_duration_seconds_bucket", f'le="{SLOW_SECONDS}"'
     labelled = " or ".join(
@@ -78,18 +79,29 @@ def counts_query(what: Running, now: float) -> str:
     return union(
         pairs=sum_by("reference, candidate", "shadow_pairs_total", pair),
         failures=sum_by("", "shadow_failures_total", pair),
-        lost=f"sum(increase(edge_lost_copies_total{window}))",
+        lost=f"sum({grown('edge_lost_copies_total', seconds)})",
         confidence=sum_by("side", "shadow_confidence_total", pair),
         squares=sum_by("", "shadow_confidence_change_squares_total", pair),
         within=sum_by("side", bucket, pair, within),
         timed=sum_by("side", "shadow_duration_seconds_count", pair),
-        clients=f"sum by (version, outcome) (increase(edge_clients_total{window}))",
+        clients=f"sum by (version, outcome) ({grown('edge_clients_total', seconds)})",
         labelled=labelled,
     )
 
 
+def grown(series: str, seconds: int) -> str:
+    """What counters grew by, for a sum.
+
+    `increase` takes what a series begins with as nothing, and a replica begins one when it first has something to count. So a
+    series that was not there before counts from 0, and only one whose process was started again is left to `increase`.
+    """
+    last, before = f"last_over_time({series}[{seconds}s])", f"{series} offset {seconds}s"
+    again = f"resets({series}[{seconds}s]) > 0"
+    return f"({last} - {before} or {last}) unless {again} or increase({series}[{seconds}s]) and {again}"
+
+
 def counts(answer: Answer) -> Counts:
-    """Prometheus extrapolates to the edges of the window, so its counts are not whole; these are rounded."""
+    """Where a process was started again, Prometheus extrapolates, so its counts are not whole; these are rounded."""
     pairs: dict[tuple[str, str], int] = {}
     single: defaultdict[tuple[str, ...], float] = defaultdict(float)
     for part, labels, value in samples(answer):

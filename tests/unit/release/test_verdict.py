@@ -255,6 +255,30 @@ def test_prometheus_counts_what_was_compared(tmp_path: Path) -> None:
     answers(prometheus.counts_query(WHAT, 3600.0), series, "60m", tmp_path, expected)
 
 
+def test_prometheus_counts_what_a_series_begins_with(tmp_path: Path) -> None:
+    """A pair that was seen before the first scrape, one seen once, one from before the window, and a replica started again."""
+    pair = 'version="v2",model_version="candidate002",reference_model_version="reference001"'
+    what = WHAT._replace(since=600.0)
+    series = {
+        f'vmlops_shadow_pairs_total{{{pair},reference="fun",candidate="{name}"}}': values
+        for name, values in {
+            "often": "_x20 40+10x39",
+            "once": "_x20 1x39",
+            "before": "100+10x60",
+            "again": "0+10x30 0+10x29",
+            "gone": "_x20 5+5x9 _x30",
+        }.items()
+    }
+    expected = [
+        ('{candidate="often", part="pairs", reference="fun"}', 430),
+        ('{candidate="once", part="pairs", reference="fun"}', 1),
+        ('{candidate="before", part="pairs", reference="fun"}', 500),
+        ('{candidate="gone", part="pairs", reference="fun"}', 50),
+        ('{candidate="again", part="pairs", reference="fun"}', 490),
+    ]
+    answers(prometheus.counts_query(what, 3600.0), series, "60m", tmp_path, expected)
+
+
 def answer(*samples: tuple[dict[str, str], float]) -> dict[str, Any]:
     result = [{"metric": labels, "value": [1000.0, str(value)]} for labels, value in samples]
     return {"status": "success", "data": {"resultType": "vector", "result": result}}
