@@ -27,7 +27,7 @@ BOX_NAME = "vmlops/image"
 BOX_ACCOUNT, BOX_PASSWORD = "admin", "admin"
 # What is another on every machine, was needed only to make this one, or tells of the computer that it was made on.
 REMOVED = (
-    "etc/apt/apt.conf.d/90proxy", "etc/machine-id", "etc/resolv.conf", "etc/ssh/ssh_host_*",
+    "etc/apt/apt.conf.d/90proxy", "etc/machine-id", "etc/resolv.conf", "etc/.resolv.conf.*", "etc/ssh/ssh_host_*",
     "etc/systemd/network/10-eth0.network",
     "etc/nginx/vmlops.key", "etc/nginx/vmlops.names", "etc/vmlops/passwords", "etc/vmlops/ca", "etc/vmlops/tls/*",
     "etc/*-", "etc/.pwd.lock", "etc/.updated", "etc/ssl/private/*",

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from host.commands import as_root
+from roles.lab_machine.library.lab_network import name_servers
 from tests.image.conftest import Image, Made, predict
 from tests.paths import ROOT
 
@@ -98,8 +99,8 @@ def read(path: Path) -> bytes:
 
 
 def test_nothing_of_the_maker_is_in_the_image(tree: Path) -> None:
-    """No path of this clone, no address of its lab machines."""
-    names = (str(ROOT).encode(), b"vml-")
+    """No path of this clone, no name of its lab machines, no name server of this host."""
+    names = [str(ROOT).encode(), b"vml-", *(f"nameserver {server}\n".encode() for server in name_servers())]
     found = [
         str(path.relative_to(tree))
         for place in ("etc", "opt", "root", "home", "var/lib", "usr/local")

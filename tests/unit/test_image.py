@@ -20,6 +20,7 @@ def tree(tmp_path: Path) -> Path:
         "etc/nginx/vmlops.key": "", "etc/nginx/vmlops.names": "", "etc/nginx/nginx.conf": "",
         "etc/nginx/vmlops.users": "admin:$6$x\n(unknown):$6$rounds=5000$nobody$z\n",
         "etc/nginx/vmlops.operators": "admin:$6$x\n(unknown):$6$rounds=5000$nobody$z\n",
+        "etc/.resolv.conf.systemd-resolved.bak": "",
         "etc/passwd": "", "etc/passwd-": "", "etc/ssh/ssh_host_ed25519_key": "", "etc/ssh/sshd_config": "",
         "etc/vmlops/tls/server.key": "", "etc/vmlops/firewall.nft": "", "etc/ssl/private/ssl-cert-snakeoil.key": "",
         "home/ops/.bashrc": "", "home/ops/.ssh/authorized_keys": "", "home/ops/.ansible/tmp/x": "", "root/.bash_history": "",
