@@ -20,6 +20,11 @@ from tests.paths import ROOT
 SECRETS = re.compile(rb"-----BEGIN ([A-Z]+ )?PRIVATE KEY-----\r?\n([A-Z].*\n)*\r?\n?[A-Za-z0-9+/=]{40}")
 # What site.yml may change on a machine that was made from the image, as role, task and item: accounts, certificate and names.
 SECRETS_AND_ADDRESSES = {
+    # The units have a link to the documentation, at the first name.
+    "api : Install the unit of each version v1",
+    "api : Install the unit of each version v2",
+    "api : Replace the instances one at a time v1",
+    "api : Replace the instances one at a time v2",
     "tls : Make the directory of the CA",
     "tls : Make the key of the CA",
     "tls : Make the certificate of the CA",
@@ -217,6 +222,6 @@ def changed_tasks(said: str) -> set[str]:
     for line in said.splitlines():
         if heading := re.match(r"(TASK|RUNNING HANDLER) \[(.*)\]", line):
             task = heading[2] if heading[1] == "TASK" else ""
-        elif task and (change := re.match(r"changed: \[[^]]*\](?: => \(item=(.*)\))?", line)):
+        elif task and (change := re.match(r"changed: \[[^]]*\](?: => \(item=(.*?)( [0-9a-f]{12})?\)$)?", line)):
             found.add(f"{task} {change[1]}" if change[1] else task)
     return found
