@@ -3,7 +3,7 @@
 SHELL := /bin/sh
 
 # What a person sets reaches the programs through the environment, as it stands: neither make nor a shell reads it.
-variables := BAKE BOX CMD CPUS DATA ENVIRONMENT FORCE GRAFANA_PORT HTTPS_PORT HTTP_PORT ID INPUT KEEP KEY LABEL MAX_ERRORS MEMORY MODEL NAME OUTPUT PROBABILITIES PROMETHEUS_PORT PROVIDER QUICK RELEASE SUITE TARGET TEXT TRUST UPGRADE VERSION
+variables := BAKE BOX CMD CPUS DATA ENVIRONMENT FORCE GRAFANA_PORT HTTPS_PORT HTTP_PORT ID INPUT KEEP KEY LABEL MAX_ERRORS MEMORY MODEL NAME ON OUTPUT PROBABILITIES PROMETHEUS_PORT PROVIDER QUICK RELEASE SUITE TARGET TEXT TRUST UPGRADE VERSION
 $(foreach name,$(variables),$(if $(filter undefined,$(origin $(name))),,$(eval override export $(name) := $$(value $(name)))))
 ifeq ($(origin DATA),undefined)
 export DATA := data/tweet_emotions.csv
@@ -139,9 +139,9 @@ credentials: ## Make and show random passwords for what ENVIRONMENT (production)
 # --- the model ---
 
 .PHONY: model model-import iris compare-models bench-model bench-training score test-public
-model: $(if $(filter %.parquet,$(DATA)),.venv/batch,.venv/control) ## Train, evaluate and compile; DATA=path (CSV, Parquet) for other texts, TEXT= and LABEL= name its columns
+model: $(if $(ON)$(filter %.parquet,$(DATA)),.venv/batch,.venv/control) ## Train, evaluate and compile; DATA=path (CSV, Parquet) for other texts, TEXT= and LABEL= name its columns; ON=cluster
 	@python -m model.kernel
-	python -m model --data "$$DATA" $(if $(TEXT),--text "$$TEXT") $(if $(LABEL),--label "$$LABEL") $(if $(NAME),--name "$$NAME")
+	python -m model --data "$$DATA" $(if $(TEXT),--text "$$TEXT") $(if $(LABEL),--label "$$LABEL") $(if $(NAME),--name "$$NAME") $(if $(ON),--on "$$ON")
 
 model-import: .venv/import ## Serve a fitted estimator of yours: MODEL=path DATA=csv TARGET=column; TRUST=1 for a pickle
 	@[ -n "$$MODEL" ] || { echo "vmlops: MODEL is not set: make model-import MODEL=path" >&2; exit 1; }
@@ -153,9 +153,9 @@ iris: .venv/import ## Train and import a model of a table to try (examples/iris)
 	@python examples/iris/train.py build/iris
 	@python -m model.importing --model build/iris/iris.skops --data build/iris/iris.csv --target species
 
-compare-models: .venv/control ## The comparison that the recipe was chosen by, to build/model-comparison.md
+compare-models: $(if $(ON),.venv/batch,.venv/control) ## The comparison that the recipe was chosen by, to build/model-comparison.md; ON=cluster
 	@mkdir -p build
-	python -m model.compare --data "$$DATA" --output build/model-comparison.md
+	python -m model.compare --data "$$DATA" --output build/model-comparison.md $(if $(ON),--on "$$ON")
 
 bench-model: .venv/import model/artifacts/manifest.json ## What a prediction takes, by every engine, of texts and of tables
 	python -m tests.load.bench.model --data "$$DATA" --output docs/model-benchmarks.md
@@ -163,10 +163,10 @@ bench-model: .venv/import model/artifacts/manifest.json ## What a prediction tak
 bench-training: .venv/batch ## What make model takes of 40 thousand, 400 thousand and 4 million rows made of DATA=, to docs/training.md (an hour)
 	python -m tests.load.bench.training --data "$$DATA"
 
-score: .venv/batch model/artifacts/manifest.json ## Score a file of any size: INPUT=path OUTPUT=path, TEXT=column, PROBABILITIES=1, MAX_ERRORS=n, MODEL=dir
+score: .venv/batch model/artifacts/manifest.json ## Score a file of any size: INPUT=path OUTPUT=path, TEXT=column, PROBABILITIES=1, MAX_ERRORS=n, MODEL=dir; ON=cluster on ENVIRONMENT's workers
 	@[ -n "$$INPUT" ] && [ -n "$$OUTPUT" ] || { echo "vmlops: INPUT and OUTPUT must be set: make score INPUT=path OUTPUT=path" >&2; exit 1; }
 	@python -m batch --input "$$INPUT" --output "$$OUTPUT" $(if $(MODEL),--model "$$MODEL") $(if $(TEXT),--text "$$TEXT") \
-		$(if $(PROBABILITIES),--probabilities) $(if $(MAX_ERRORS),--max-errors "$$MAX_ERRORS")
+		$(if $(PROBABILITIES),--probabilities) $(if $(MAX_ERRORS),--max-errors "$$MAX_ERRORS") $(if $(ON),--on "$$ON")
 
 test-public: .venv/test ## What is promised of the public data set: DATA=path
 	pytest tests/public --data "$$DATA"
@@ -212,6 +212,11 @@ lifecycle: packages .venv/test ## What a lab machine changes on this host is tak
 .PHONY: test-servers
 test-servers: packages .venv/test base-tree model/artifacts/manifest.json ## README's "Your own servers", done on a machine that is nothing but a server (5 minutes)
 	pytest tests/servers
+
+.PHONY: test-workers
+test-workers: .venv/test model/artifacts/manifest.json ## make score ON=cluster on three lab machines, while workers, hosts and the scheduler fail; KEEP=1
+	$(host) packages
+	pytest tests/workers
 
 .PHONY: test-faults test-cluster test-browser test-iris fuzz bench-api
 test-faults: .venv/test ## Break the running lab machine under load, process by process; writes docs/faults.md (20 minutes)
@@ -267,6 +272,12 @@ bench: check-host .venv/control model/artifacts/manifest.json ## Measure the who
 profile: check-host .venv/control model/artifacts/manifest.json ## Where a request's time goes, to docs/profile.md
 	$(host) packages wrk
 	@python -m tests.load.bench.profile $(if $(KEEP),--keep)
+
+.PHONY: bench-workers
+bench-workers: check-host .venv/test model/artifacts/manifest.json ## What scoring beside the API does to its p99, and what more workers give, to docs/scoring.json and docs/scoring.png
+	$(host) packages cpulimit
+	@python -m tests.load.bench.workers beside $(if $(KEEP),--keep)
+	@python -m tests.load.bench.workers scaling
 
 # --- dependencies ---
 

@@ -18,12 +18,15 @@ from app.engines.artifact import ArtifactError
 from app.engines.engine import Engine
 from app.engines.loading import load_engine
 from app.engines.signature import Signature
+from batch import cluster
+from batch.code import OtherCode, kind
 from batch.inputs import Columns, Inputs, Text
-from batch.run import Position, Run, TooManyErrors
+from batch.run import NoWorkers, Position, Run, TooManyErrors
 from batch.scoring import Model, Task, added_columns
 from batch.tables import Source, TableError, encoder, open_source
 from model.manifest import ROOT
 
+LOST_SECONDS = 300.0  # in which a cluster must be back
 TEXT_COLUMNS = ("sentence", "content", "text")
 
 
@@ -115,7 +118,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--text", metavar="COLUMN", help=f"the column of the text (default: {', '.join(TEXT_COLUMNS)})")
     parser.add_argument("--probabilities", action="store_true", help="add the probability of every label")
     parser.add_argument("--max-errors", type=int, metavar="N", help="stop when more rows than that are bad")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one for each core)")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes here (default: one for each core)")
+    parser.add_argument(
+        "--on", choices=["cluster"], help="score on the workers of the environment that ENVIRONMENT names, not here"
+    )
     return parser.parse_args()
 
 
@@ -127,10 +133,31 @@ def prepare(options: argparse.Namespace, engine: Engine) -> tuple[Source, Run]:
     source = open_source(options.input)
     read = inputs(source, signature, options.text, options.input)
     added = added_columns(signature, options.probabilities)
-    task = Task(source.decoder(), encoder(options.output, source, added), read, options.probabilities)
+    task = Task(source.decoder(), encoder(options.output, source, added), read, options.probabilities, kind())
     taken = read.column if isinstance(read, Text) else "columns"
     about = f"{engine.model_version} {taken} {sorted(added)}"
     return source, Run(source, options.input, options.output, task, about)
+
+
+def scored(options: argparse.Namespace, run: Run, model: Model, progress: Progress) -> Position:
+    """Score on the workers that are asked for. A cluster that is lost in the middle is looked for anew, for a while."""
+
+    if not options.on:
+        with on_this_machine(options.workers) as client:
+            return run.score(client, model, options.max_errors, progress)
+    patience = 0.0
+    while True:
+        try:
+            with cluster.client(patience) as client:
+                return run.score(client, model, options.max_errors, progress)
+        except (*cluster.LOST, NoWorkers):
+            progress.end()
+            print(f"The workers were lost after row {run.position.rows:,}; looking for them again.", file=sys.stderr)
+        except cluster.ClusterError as error:
+            if run.position.rows == run.resumed_at:
+                raise
+            raise cluster.ClusterError(f"{error}; the same command goes on after row {run.position.rows:,}") from None
+        patience = LOST_SECONDS
 
 
 def main() -> int:
@@ -143,12 +170,10 @@ def main() -> int:
         progress = Progress(source, run.position)
         begin = time.monotonic()
         try:
-            with on_this_machine(options.workers) as client:
-                client.register_plugin(Model(options.model))
-                position = run.score(client, options.max_errors, progress)
+            position = scored(options, run, Model.read(options.model), progress)
         finally:
             progress.end()
-    except (ArtifactError, TableError) as error:
+    except (ArtifactError, TableError, cluster.ClusterError, OtherCode) as error:
         print(f"vmlops: {error}", file=sys.stderr)
         return 1
     except TooManyErrors as error:

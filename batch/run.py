@@ -20,11 +20,18 @@ from typing import Any
 
 from distributed import Client
 
-from batch.scoring import Scored, Task
+from batch.scoring import Model, Scored, Task
 from batch.tables import ArrowEncoder, Source, TableError, make_parquet, sync
 
 JOURNAL_SECONDS = 2.0
 _ENDS = 1 << 20  # bytes at each end of the input by which it is known again
+
+
+WORKER_SECONDS = 30.0
+
+
+class NoWorkers(Exception):
+    """All workers have gone."""
 
 
 class TooManyErrors(Exception):
@@ -81,15 +88,22 @@ class Run:
         self.resumed_at = self.position.rows
 
     def score(
-        self, client: Client, most_errors: int | None = None, report: Callable[[Position], None] = lambda _: None
+        self,
+        client: Client,
+        model: Model,
+        most_errors: int | None = None,
+        report: Callable[[Position], None] = lambda _: None,
     ) -> Position:
-        """Work until the output is whole. Raises TooManyErrors, and what Dask raises when it cannot go on."""
+        """Work until the output is whole; called again after an exception, go on from where it was.
+
+        Raises TooManyErrors, and what Dask raises when it cannot go on.
+        """
         with self._opened() as (out, errors):
             if not self.position.written:
                 out.write(self._task.encoder.header())
                 self.position.written = out.tell()
             saved = time.monotonic()
-            for end, scored in self._in_order(client):
+            for end, scored in self._in_order(client, model):
                 for bad in scored.bad:
                     entry = {"row": self.position.rows + bad.row + 1, "reason": bad.reason, "record": bad.record}
                     errors.write(json.dumps(entry, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
@@ -109,18 +123,20 @@ class Run:
         self._finish()
         return self.position
 
-    def _in_order(self, client: Client) -> Iterator[tuple[int, Scored]]:
+    def _in_order(self, client: Client, model: Model) -> Iterator[tuple[int, Scored]]:
         """Results in the order of the input. As many pieces are under way as keep every worker busy, and no more."""
         pieces = self._source.pieces(self.position.read)
+        # The model is the result of a task, so that Dask brings it to every worker and makes it anew where it was lost.
+        there = client.submit(Model, *model, pure=False)
         waiting: deque[tuple[int, Any]] = deque()
         while True:
             window = 2 * sum(client.nthreads().values()) + 2
             while len(waiting) < window and (piece := next(pieces, None)):
-                waiting.append((piece.end, client.submit(self._task.score, piece, pure=False)))
+                waiting.append((piece.end, client.submit(self._task.score, piece, there, pure=False)))
             if not waiting:
                 return
             end, future = waiting.popleft()
-            yield end, future.result()
+            yield end, _awaited(client, future)
 
     @contextmanager
     def _opened(self) -> Iterator[tuple[Any, Any]]:
@@ -162,3 +178,14 @@ class Run:
         self._journal.unlink()
         if not self.position.bad:
             self.errors.unlink()
+
+
+def _awaited(client: Client, future: Any) -> Scored:
+    """Return the result. Raises NoWorkers where none has been there for a while, since Dask would wait for ever."""
+    while True:
+        try:
+            scored: Scored = future.result(timeout=WORKER_SECONDS)
+            return scored
+        except TimeoutError:
+            if not client.nthreads():
+                raise NoWorkers from None

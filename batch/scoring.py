@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+import socket
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from distributed import Worker, WorkerPlugin
 
 from app.engines.engine import Engine, Score, Unanswerable
 from app.engines.loading import load_engine
 from app.engines.scorer import CompiledEngine
 from app.engines.signature import Input, Scalar, Signature, text_of
+from batch.code import OtherCode, kind
 from batch.inputs import Inputs
 from batch.tables import Bad, Decoder, Encoder, Piece, Row
 from batch.vectorised import VectorisedEngine
 
-_engine: Engine  # of this process, put here by Model
+_engines: dict[str, Engine] = {}  # of this process, by the hash of their files; the last that was asked for at the end
+_KEPT = 2  # runs of several models may share the workers
 
 
 class Scored(NamedTuple):
@@ -29,23 +33,36 @@ class Scored(NamedTuple):
     bad: list[Bad]
 
 
-class Model(WorkerPlugin):
-    """Brings the model to every worker, to those that start later too."""
+class Model(NamedTuple):
+    """The files of a model, as they travel to the workers."""
 
-    name = "vmlops-model"
+    sha256: str  # of the files' names and contents
+    files: Mapping[str, bytes]
 
-    def __init__(self, directory: Path) -> None:
-        self._files = {path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()}
+    @classmethod
+    def read(cls, directory: Path) -> Model:
+        files = {path.name: path.read_bytes() for path in sorted(directory.iterdir()) if path.is_file()}
+        digest = hashlib.sha256()
+        for name, content in files.items():
+            digest.update(f"{name}\0{len(content)}\0".encode() + content)
+        return cls(digest.hexdigest(), files)
 
-    def setup(self, worker: Worker) -> None:
-        """Raises ArtifactError where the files are not those of their manifest."""
-        global _engine
-        directory = Path(worker.local_directory) / "model"
-        directory.mkdir(exist_ok=True)
-        for name, content in self._files.items():
-            (directory / name).write_bytes(content)
-        engine = load_engine(directory)
-        _engine = VectorisedEngine(directory, engine.manifest) if isinstance(engine, CompiledEngine) else engine
+    def engine(self) -> Engine:
+        """Loaded once in a process. Raises ArtifactError where the files are not those of their manifest."""
+        engine = _engines.pop(self.sha256, None) or self._loaded()
+        while len(_engines) >= _KEPT:
+            del _engines[next(iter(_engines))]
+        _engines[self.sha256] = engine
+        return engine
+
+    def _loaded(self) -> Engine:
+        # What an engine maps into its memory stays there when the files are gone.
+        with TemporaryDirectory(prefix="vmlops-model-") as name:
+            directory = Path(name)
+            for file, content in self.files.items():
+                (directory / file).write_bytes(content)
+            engine = load_engine(directory)
+            return VectorisedEngine(directory, engine.manifest) if isinstance(engine, CompiledEngine) else engine
 
 
 class Task(NamedTuple):
@@ -55,8 +72,13 @@ class Task(NamedTuple):
     encoder: Encoder
     inputs: Inputs
     all_probabilities: bool
+    kind: str  # of the code that asks
 
-    def score(self, piece: Piece) -> Scored:
+    def score(self, piece: Piece, model: Model) -> Scored:
+        """Raises OtherCode where this process would answer by other rules than the one that asks."""
+        if kind() != self.kind:
+            raise OtherCode(f"a worker on {socket.gethostname()} has Python {kind()}, and this computer {self.kind}")
+        engine = model.engine()
         rows, bad = self.decoder.rows(piece)
         records = len(rows) + len(bad)
         read = self.inputs.reader()
@@ -69,20 +91,24 @@ class Task(NamedTuple):
                 bad.append(Bad(number, str(error), str(row)[:1000]))
             else:
                 good.append((number, row))
-        good = self._answered(good, inputs, bad)
+        good = self._answered(engine, good, inputs, bad)
         try:
             data = self.encoder.encode([row for _, row in good])
         except (ValueError, TypeError):
             data = self._one_by_one(good, bad)
         return Scored(data, records, sorted(bad))
 
-    def _answered(self, rows: list[tuple[int, Row]], inputs: Sequence[Input], bad: list[Bad]) -> list[tuple[int, Row]]:
+    def _answered(
+        self, engine: Engine, rows: list[tuple[int, Row]], inputs: Sequence[Input], bad: list[Bad]
+    ) -> list[tuple[int, Row]]:
         """Return the rows with their answers; those that the model cannot answer are bad."""
         try:
-            answers = self._answers(inputs)
+            answers = self._answers(engine, inputs)
         except Unanswerable as error:
             if len(rows) > 1:
-                return [row for one, x in zip(rows, inputs, strict=True) for row in self._answered([one], [x], bad)]
+                return [
+                    row for one, x in zip(rows, inputs, strict=True) for row in self._answered(engine, [one], [x], bad)
+                ]
             ((number, row),) = rows
             bad.append(Bad(number, f"the model cannot answer this: {error}", str(row)[:1000]))
             return []
@@ -90,21 +116,22 @@ class Task(NamedTuple):
             row.update(answer)
         return rows
 
-    def _answers(self, inputs: Sequence[Input]) -> list[Row]:
+    def _answers(self, engine: Engine, inputs: Sequence[Input]) -> list[Row]:
         if not inputs:
             return []
-        if isinstance(_engine, VectorisedEngine):
-            labels, probabilities = _engine.scores(inputs)
+        if isinstance(engine, VectorisedEngine):
+            labels, probabilities = engine.scores(inputs)
             confidences = probabilities[np.arange(len(labels)), labels].tolist()
-            names = [_engine.signature.labels[number] for number in labels]
+            names = [engine.signature.labels[number] for number in labels]
             scores = [Score(*one) for one in zip(names, confidences, probabilities.tolist(), strict=True)]
         else:
-            scores = _engine.score_batch(inputs)
-        written = text_of if _kind(_engine.signature) is None else None
-        return [self._answer(score, _engine.signature, written) for score in scores]
+            scores = engine.score_batch(inputs)
+        written = text_of if _kind(engine.signature) is None else None
+        return [self._answer(score, engine, written) for score in scores]
 
-    def _answer(self, score: Score, signature: Signature, written: Callable[[Scalar], str] | None) -> Row:
+    def _answer(self, score: Score, engine: Engine, written: Callable[[Scalar], str] | None) -> Row:
         """The columns that are added to a row; the label as it is, or as `written`."""
+        signature = engine.signature
         answer: Row = {"prediction": written(score.label) if written else score.label}
         if signature.spread:
             answer["prediction_spread"] = score.spread
@@ -113,7 +140,7 @@ class Task(NamedTuple):
         if self.all_probabilities:
             names = map(_probability_column, signature.labels)
             answer |= dict(zip(names, score.probabilities, strict=True))
-        return {**answer, "model_version": _engine.model_version}
+        return {**answer, "model_version": engine.model_version}
 
     def _one_by_one(self, rows: Sequence[tuple[int, Row]], bad: list[Bad]) -> bytes:
         """Encode rows one by one, and count those that cannot be encoded among the bad."""

@@ -30,6 +30,8 @@ DAEMONS = (
     "nginx", "libnginx-mod-http-set-misc", "mtail", "prometheus", "prometheus-alertmanager",
     "prometheus-nginx-exporter", "prometheus-node-exporter",
 )  # fmt: skip
+# The oldest C library among the supported targets is Debian 12's 2.36.
+PLATFORM = "{architecture}-manylinux_2_28"
 PYTHON = ROOT / ".venv/bin/python"
 # Made by kit/install: this clone takes everything from the kit that lies behind it, and asks no network.
 KIT = ROOT / ".kit"
@@ -133,6 +135,31 @@ def index_environment(python: str | Path = PYTHON) -> dict[str, str]:
         for name, value in {"UV_INDEX_STRATEGY": "unsafe-best-match", **found}.items()
         if name not in os.environ
     }
+
+
+def fetch_wheels(directory: str, version: str, architecture: str, *locks: str) -> int:
+    """Unpack the wheels of hashed requirements files for another machine's Python, and return uv's exit status.
+
+    Args:
+        directory: the site-packages to put them into.
+        version: the Python, such as 3.12.
+        architecture: as uname -m says it.
+        locks: paths of the files.
+    """
+    words = [
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--require-hashes",
+        "--only-binary",
+        ":all:",
+        "--link-mode",
+        "copy",
+    ]
+    words += ["--python", sys.executable, "--python-version", version, "--target", directory]
+    words += ["--python-platform", PLATFORM.format(architecture=architecture)]
+    return uv([*words, *(word for lock in locks for word in ("--requirements", lock))])
 
 
 def uv(arguments: list[str]) -> int:

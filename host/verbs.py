@@ -128,6 +128,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "test-vm": machine.test_vm,
     "credentials": lambda: credentials.credentials(os.environ.get("ENVIRONMENT") or "production"),
     "audit": audit.audit,
+    "wheels": lambda *words: sys.exit(packages.fetch_wheels(*words)),
     "uv": lambda *words: sys.exit(packages.uv(list(words))),
 }
 

@@ -13,7 +13,7 @@ import joblib
 import numpy as np
 
 from app.engines.artifact import sha256
-from model import dataset, extremes, known_answers, large, manifest, measures, parity, report, signing, train
+from model import dataset, extremes, known_answers, large, manifest, measures, parity, report, signing, train, workers
 from model.compile import compiled
 from model.dataset import Dataset
 from model.learned import Evaluation, Learned
@@ -113,6 +113,7 @@ def main() -> int:
     parser.add_argument("--text", default=dataset.COLUMNS[1], help="column of the texts (default: %(default)s)")
     parser.add_argument("--name", help="of the model (default: from the file's)")
     parser.add_argument("--output", type=Path, default=manifest.OUTPUT, help="directory (default: model)")
+    workers.add_option(parser)
     arguments = parser.parse_args()
     try:
         data = dataset.read(arguments.data, arguments.label, arguments.text)
@@ -122,7 +123,7 @@ def main() -> int:
     print(f"{data.path}: {len(data.texts):,} texts, {len(data.counts())} labels", file=sys.stderr)
     ours = tuple(data.counts()) == dataset.LABELS
     name = arguments.name or ("emotion" if ours else signing.slug(arguments.data))
-    with train.one_thread():
+    with train.one_thread(), workers.joblib_workers(arguments.on):
         made = build(data, arguments.output, Progress(), name)
     m, spread = made["metrics"], made["spread"]
     print(

@@ -20,7 +20,7 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import FeatureUnion
 from sklearn.svm import LinearSVC
 
-from model import dataset, measures, train
+from model import dataset, measures, train, workers
 from model.linear import LINKS, Floats
 from model.train import FOLDS, SEED, Labels, prefixes, words
 
@@ -128,6 +128,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m model.compare", description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True, help="the table, in Markdown")
+    workers.add_option(parser)
     arguments = parser.parse_args()
     try:
         data = dataset.read(arguments.data)
@@ -149,7 +150,8 @@ def main() -> int:
     rows = [header, ("---",) * len(header)]
     for candidate in candidates():
         print(f"{candidate.features} · {candidate.classifier}", file=sys.stderr, flush=True)
-        tuning = train.tune(candidate.vectorizer, candidate.recipe, texts, labels)
+        with workers.joblib_workers(arguments.on):
+            tuning = train.tune(candidate.vectorizer, candidate.recipe, texts, labels)
         m = measures.measure(calibrated(tuning, texts, labels), labels)
         width = candidate.vectorizer.fit(texts).get_feature_names_out().size / 1000
         figures = (f"{tuning.strength:g}", tuning.method, *(f"{value:.4f}" for value in m.values()), f"{width:.1f}")

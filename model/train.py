@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import numpy as np
+from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from sklearn.base import clone
@@ -150,16 +151,27 @@ def tune(
     found: list[tuple[float, Tuning]] = []
     for strength in recipe.strengths:
         margins = np.zeros((len(labels), len(np.unique(labels))))
-        for number, (seen, unseen) in enumerate(folds, 1):
-            report(f"strength {strength:g}, fold {number} of {FOLDS}")
-            model = recipe.classifier(strength)
-            model.fit(x[seen], labels[seen], sample_weight=weights(labels[seen], recipe.rebalancing))
-            margins[unseen] = by_label(model.decision_function(x[unseen]))
+        report(f"strength {strength:g}")
+        # One after the other, or where joblib was told to have them done (batch.cluster.joblib_workers).
+        found_by_fold = Parallel()(
+            delayed(_unseen_margins)(recipe.classifier(strength), x, labels, fold, recipe.rebalancing) for fold in folds
+        )
+        for (_, unseen), margin in zip(folds, found_by_fold, strict=True):
+            margins[unseen] = margin
         trials = [_calibrate(margins, labels, strength, method, recipe.rebalancing) for method in recipe.methods]
         found.append(min(trials, key=lambda trial: trial[0]))
         if len(found) > 1 and found[-1][0] > found[-2][0]:
             break
     return min(found, key=lambda trial: trial[0])[1]
+
+
+def _unseen_margins(
+    model: Any, x: Any, labels: Labels, fold: tuple[NDArray[np.int64], NDArray[np.int64]], rebalancing: float
+) -> Floats:
+    """What the model says of one part of a fold when it has learned the other."""
+    seen, unseen = fold
+    model.fit(x[seen], labels[seen], sample_weight=weights(labels[seen], rebalancing))
+    return by_label(model.decision_function(x[unseen]))
 
 
 def _calibrate(

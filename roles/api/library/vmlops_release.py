@@ -37,8 +37,6 @@ path: {description: The archive., type: path, returned: success}
 
 # A change of how a release is laid out gives every release another id.
 LAYOUT = 2
-# The oldest C library among the supported targets is Debian 12's 2.36.
-PLATFORM = "{architecture}-manylinux_2_28"
 
 
 class ReleaseError(Exception):
@@ -73,12 +71,16 @@ def release_id(files: dict[str, Path], target: dict[str, str]) -> str:
 
 def install_wheels(project: Path, files: list[Path], site_packages: Path, target: dict[str, str]) -> None:
     # The repository's own way to uv: with the settings that pip has on this computer.
-    command = [sys.executable, "-m", "host", "uv", "pip", "install", "--quiet", "--no-deps", "--require-hashes"]
-    command += ["--only-binary", ":all:", "--link-mode", "copy", "--python", sys.executable]
-    command += ["--python-version", target["python_version"], "--target", str(site_packages)]
-    command += ["--python-platform", PLATFORM.format(architecture=target["architecture"])]
-    for path in files:
-        command += ["--requirements", str(path)]
+    command = [
+        sys.executable,
+        "-m",
+        "host",
+        "wheels",
+        str(site_packages),
+        target["python_version"],
+        target["architecture"],
+    ]
+    command += map(str, files)
     result = subprocess.run(command, cwd=project, check=False, capture_output=True, text=True)
     if result.returncode != 0:
         names = ", ".join(path.name for path in files)

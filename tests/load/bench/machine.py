@@ -144,10 +144,8 @@ def fetch(environment: str, python_version: str) -> Path:
     if mark.exists() and mark.read_text() == wanted:
         return tree / "site-packages"
     shutil.rmtree(tree, ignore_errors=True)
-    command = [sys.executable, "-m", "host", "uv", "pip", "install", "--quiet", "--no-deps", "--require-hashes"]
-    command += ["--only-binary", ":all:", "--python", sys.executable, "--python-version", python_version]
-    command += ["--python-platform", f"{os.uname().machine}-manylinux_2_28"]
-    command += ["--target", str(tree / "site-packages"), "--requirements", str(lock)]
+    command = [sys.executable, "-m", "host", "wheels", str(tree / "site-packages"), python_version, os.uname().machine]
+    command += [str(lock)]
     result = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
     if result.returncode:
         lines = [line for line in result.stderr.strip().splitlines() if line.strip()]

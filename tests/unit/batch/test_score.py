@@ -102,8 +102,9 @@ def test_killed_again_and_again_the_bytes_are_the_same(artifacts: Path, source: 
     whole = tmp_path / "whole.parquet"
     assert score(artifacts, source, whole).returncode == 0
     output = tmp_path / "out.parquet"
-    # With a journal after every piece, so that a kill finds one.
-    often = "import batch.run, batch.__main__; batch.run.JOURNAL_SECONDS = 0; batch.__main__.main()"
+    # With many small pieces and a journal after each, so that a kill finds one.
+    small = "batch.tables.PIECE_BYTES = 1 << 15; batch.run.JOURNAL_SECONDS = 0"
+    often = f"import batch.run, batch.tables, batch.__main__; {small}; batch.__main__.main()"
     eager = [sys.executable, "-c", often, *command(artifacts, source, output)[3:]]
     kills = 0
     done = 0
