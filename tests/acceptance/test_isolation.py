@@ -110,7 +110,8 @@ def copy_of(host: Any, unit: Unit, argument: str) -> Iterator[str]:
     once = "\n".join([ONCE, *unit.settings])
     try:
         host.check_output(
-            f"mkdir -p {place}/vmlops-probe{at}.service.d && "
+            # The service is to read it, whatever root's own umask is.
+            f"umask 022; mkdir -p {place}/vmlops-probe{at}.service.d && "
             f"cp $(systemctl show --value -p FragmentPath {unit.name}) {place}/vmlops-probe{at}.service && "
             f"cp /etc/systemd/system/{prefix}{at}.service.d/*.conf {place}/vmlops-probe{at}.service.d/ 2>/dev/null; "
             f"cat > {place}/vmlops-probe{at}.service.d/zz-once.conf <<'END'\n{once}\nEND\n"
