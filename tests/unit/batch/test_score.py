@@ -108,7 +108,7 @@ def test_killed_again_and_again_the_bytes_are_the_same(artifacts: Path, source: 
     eager = [sys.executable, "-c", often, *command(artifacts, source, output)[3:]]
     kills = 0
     done = 0
-    for _ in range(6):
+    for _ in range(3):
         process = subprocess.Popen(eager, cwd=ROOT, start_new_session=True, stderr=subprocess.DEVNULL)
         if not killed_on_the_way(process, tmp_path / "out.parquet.journal", done):
             break
