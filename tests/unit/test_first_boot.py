@@ -197,6 +197,21 @@ def test_stand_ins_are_replaced_and_files_keep_their_modes(root: Path) -> None:
     assert other.stat().st_mtime_ns == before
 
 
+def test_file_that_goes_away_meanwhile_is_left_alone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ssh-keygen makes the host keys at the same time, under other names first."""
+    (root / "etc/scratch").write_text("vmlops.invalid\n")
+    (root / "etc/unit").write_text("vmlops.invalid\n")
+    read_text = Path.read_text
+
+    def late(path: Path) -> str:
+        if path.name == "scratch":
+            path.unlink()
+        return read_text(path)
+
+    monkeypatch.setattr(Path, "read_text", late)
+    assert first_boot.settle(root, "vmlops.invalid", ["name"], "stand-in", "new") == [root / "etc/unit"]
+
+
 # --- who logs in ---
 
 

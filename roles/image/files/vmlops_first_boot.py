@@ -147,7 +147,10 @@ def settle(root: Path, name: str, names: list[str], password: str, new_password:
     for path in sorted(path for path in (root / "etc").rglob("*") if path.is_file() and not path.is_symlink()):
         try:
             text = path.read_text()
-        except UnicodeDecodeError:
+        except (
+            UnicodeDecodeError,
+            FileNotFoundError,
+        ):  # others make files meanwhile, such as ssh-keygen its scratch files
             continue
         settled = text.replace(f"server_name {name};", f"server_name {' '.join(map(in_url, names))};")
         settled = settled.replace(f"https://{name}", f"https://{in_url(names[0])}").replace(name, names[0])
@@ -352,7 +355,8 @@ def main() -> int:
         names = all_names(data["names"], socket.gethostname(), await_address(NETWORK))
         provide_certificate(root, names)
         made = write_accounts(root, data)
-        subprocess.run([ACCOUNTS_PROGRAM], check=True, stdout=subprocess.DEVNULL)
+        # With the directory named it reloads nothing: a reload would wait for this unit, which waits for the program.
+        subprocess.run([ACCOUNTS_PROGRAM, root / "etc/nginx"], check=True, stdout=subprocess.DEVNULL)
         settled = settle(root, arguments.name, names, arguments.password, new_password())
         if any("systemd" in path.parts for path in settled):
             subprocess.run(["systemctl", "daemon-reload"], check=True)
@@ -365,6 +369,8 @@ def main() -> int:
     passwords, shown = report(root, names, made, login)
     put(root / "run/issue.d/vmlops.issue", shown.encode(), 0o600)
     put(root / PASSWORDS, passwords.encode(), 0o600)
+    # It runs already where this is not the first attempt.
+    subprocess.run(["systemctl", "--no-block", "try-reload-or-restart", "vmlops-verifier.service"], check=True)
     print(shown.splitlines()[0])
     return 0
 
