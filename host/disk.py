@@ -7,7 +7,7 @@ import tempfile
 import uuid
 from pathlib import Path
 
-from host.commands import Problem, os_release, output, run
+from host.commands import ROOT, Problem, os_release, output, run
 
 COMMANDS = {
     "qemu-img": "qemu-utils",
@@ -17,8 +17,6 @@ COMMANDS = {
     "sfdisk": "fdisk",
 }
 GIB = 10
-# The kernel without drivers for hardware that no VM has.
-KERNELS = {"debian": "linux-image-cloud-amd64", "ubuntu": "linux-image-virtual"}
 # Part of every disk, so that two of the same tree are alike.
 FILE_SYSTEM = uuid.uuid5(uuid.NAMESPACE_DNS, "vmlops.invalid")
 FILES = {
@@ -50,10 +48,10 @@ boot
 
 def kernel() -> str:
     """The package of the kernel of this host's distribution; raises Problem where no disk can be made."""
-    found = KERNELS.get(os_release().get("ID", ""))
-    if not found or output("dpkg", "--print-architecture").strip() != "amd64":
+    variables = ROOT / "roles/image/vars" / f"{os_release().get('ID', '').title()}.yml"
+    if not variables.is_file() or output("dpkg", "--print-architecture").strip() != "amd64":
         raise Problem("a disk can be made on Debian or Ubuntu on amd64 only")
-    return found
+    return variables.read_text().split("_image_kernel: ")[1].strip()  # PyYAML is not there before .venv is
 
 
 def furnish(tree: Path, name: str) -> None:
