@@ -41,6 +41,7 @@ def facts(distribution: str) -> dict[str, Any]:
         "memtotal_mb": 2048,
         "date_time": {"iso8601": "2030-01-01T00:00:00Z", "epoch": "1893456000"},
         "env": {},
+        "user_id": "root",
     }
 
 

@@ -30,9 +30,21 @@ GIVEN: dict[str, dict[str, Any]] = {
 }
 
 
-def options(template: str) -> dict[str, Any]:
+# And to all of a role's.
+GIVEN_TO_ALL: dict[str, dict[str, Any]] = {
+    "workers": {
+        "groups": {"workers": ["lab"]},
+        "workers_memory_max": 1024,
+        "__workers_archives": {"venv": "venv-0", "code": "code-0"},
+        "__workers_group": {"gid": 990},
+    }
+}
+
+
+def options(role: str, template: str) -> dict[str, Any]:
     hostvars = {"lab": {"vmlops_address": ADDRESS}}
-    return {"vmlops_address": ADDRESS, "_gateway_monitoring": ADDRESS, "hostvars": hostvars} | GIVEN.get(template, {})
+    addresses = {"vmlops_address": ADDRESS, "_gateway_monitoring": ADDRESS, "hostvars": hostvars}
+    return addresses | GIVEN_TO_ALL.get(role, {}) | GIVEN.get(template, {})
 
 
 def endpoints() -> list[dict[str, Any]]:
@@ -42,14 +54,14 @@ def endpoints() -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize(("role", "template"), [row for row in TEMPLATES if "dashboard.json" not in row[1]])
 def test_no_template_joins_such_an_address_and_a_port_without_brackets(role: str, template: str) -> None:
-    text = render(role, template, vmlops_endpoints=endpoints(), **options(template))
+    text = render(role, template, vmlops_endpoints=endpoints(), **options(role, template))
     joined = re.findall(rf".*(?<!\[){re.escape(ADDRESS)}:.*", text)
     assert not joined, joined
 
 
 def test_every_service_listens_and_is_asked_there() -> None:
     everything = "\n".join(
-        render(role, template, vmlops_endpoints=endpoints(), **options(template))
+        render(role, template, vmlops_endpoints=endpoints(), **options(role, template))
         for role, template in TEMPLATES
         if "dashboard.json" not in template
     )
@@ -65,7 +77,7 @@ def test_every_service_listens_and_is_asked_there() -> None:
 
 def test_nginx_and_prometheus_accept_it(tmp_path: Path) -> None:
     certificate(tmp_path)
-    write_tree(tmp_path, 18080, 18443, vmlops_endpoints=endpoints(), **options(""))
+    write_tree(tmp_path, 18080, 18443, vmlops_endpoints=endpoints(), **options("gateway", ""))
     assert check(tmp_path) == ""
     config = tmp_path / "prometheus.yml"
     config.write_text(render("prometheus", "etc/prometheus/prometheus.yml.j2", vmlops_endpoints=endpoints()))
