@@ -18,6 +18,26 @@ from tests.paths import ROOT
 INVENTORY = os.environ.get("VMLOPS_INVENTORY", "inventory/lab")
 TREES = "/opt/vmlops/releases"
 
+# Put behind app/main.py: of every {share} predictions one fails. The check of a release does not come by there.
+FAILING = """
+
+def failing(inner):
+    asked = 0
+
+    async def app(scope, receive, send):
+        nonlocal asked
+        if scope["type"] == "http" and scope["path"] == "/predict":
+            asked += 1
+            if asked % {share} == 0:
+                raise RuntimeError("broken on purpose")
+        await inner(scope, receive, send)
+
+    return app
+
+
+app = failing(app)
+"""
+
 Release = tuple[str, Path]  # id and archive
 Make = Callable[..., Release]
 
@@ -62,6 +82,19 @@ def running(host: Any) -> dict[str, str]:
     return {line.split()[0]: line.split()[-2] for line in lines}
 
 
+def decision(host: Any) -> str:
+    """The newest decision in the journal."""
+    command = "journalctl -t vmlops-api -o cat | grep -E '(promotion|rollback) of' | tail -n 1"
+    return str(host.check_output(command))
+
+
+def drawn(host: Any) -> list[dict[str, str]]:
+    """The labels of the decisions that Prometheus has, which the dashboards draw."""
+    query = "query=vmlops_decision_timestamp_seconds"
+    said = host.check_output(f"curl -s --data-urlencode '{query}' http://127.0.0.1:9090/api/v1/query")
+    return [series["metric"] for series in json.loads(said)["data"]["result"]]
+
+
 def start_deploy(archive: Path, versions: list[str], **settings: object) -> subprocess.Popen[str]:
     chosen = json.dumps({"api_release_file": str(archive), "api_deploy_versions": versions, **settings})
     return subprocess.Popen(
@@ -86,3 +119,10 @@ def make(*words: str) -> tuple[int, str]:
     done = subprocess.run(command, cwd=ROOT, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     print(done.stdout[-4000:])
     return done.returncode, " ".join(done.stdout.split())
+
+
+def site(*tags: str, **settings: object) -> None:
+    """site.yml, of it what has these tags, with these settings."""
+    command = [*PLAYBOOK, "site.yml", "--tags", ",".join(tags), "-e", json.dumps(settings)]
+    done = subprocess.run(command, cwd=ROOT, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, done.stdout[-5000:]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 from collections.abc import Callable, Iterator
@@ -12,22 +11,8 @@ from typing import Any
 import pytest
 
 from tests.faults.conftest import Start
-from tests.faults.rollouts import TREES, Make, active, deploy, make, releases, running
+from tests.faults.rollouts import FAILING, TREES, Make, active, decision, deploy, drawn, make, releases, running
 
-# Put behind app/main.py: every prediction fails. The check of a release does not come by there.
-FAILING = """
-
-def failing(inner):
-    async def app(scope, receive, send):
-        if scope["type"] == "http" and scope["path"] == "/predict":
-            raise RuntimeError("broken on purpose")
-        await inner(scope, receive, send)
-
-    return app
-
-
-app = failing(app)
-"""
 NOT_STARTING = """
 
 if settings.version == "v2":
@@ -41,23 +26,10 @@ def new(host: Any, tmp_path: Path) -> Iterator[Make]:
         yield make_release
 
 
-def decision(host: Any) -> str:
-    """The newest decision in the journal."""
-    command = "journalctl -t vmlops-api -o cat | grep -E '(promotion|rollback) of' | tail -n 1"
-    return str(host.check_output(command))
-
-
-def drawn(host: Any) -> list[dict[str, str]]:
-    """The labels of the decisions that Prometheus has, which the dashboards draw."""
-    query = "query=vmlops_decision_timestamp_seconds"
-    said = host.check_output(f"curl -s --data-urlencode '{query}' http://127.0.0.1:9090/api/v1/query")
-    return [series["metric"] for series in json.loads(said)["data"]["result"]]
-
-
 def test_a_rollout_that_burns_the_error_budget_goes_back_by_itself_and_says_so(
     host: Any, load: Start, new: Make, eventually: Callable[..., Any]
 ) -> None:
-    identity, archive = new({"app/main.py": FAILING})
+    identity, archive = new({"app/main.py": FAILING.format(share=1)})
     before, served = running(host), active(host, "v1")
     over = f"/tmp/over-{identity}"
     with load(seconds=1800, clients=10, until=over) as clients:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.paths import ROOT
 from tests.templates import crowd
-from tests.templates.render import render
+from tests.templates.render import evaluate, render
 
 RULES = "etc/vmlops/firewall.nft.j2"
 UNIT = "etc/systemd/system/vmlops-firewall.service.j2"
@@ -138,3 +138,24 @@ def test_half_open_handshakes_of_one_client_cost_no_other_client_an_answer(tmp_p
     assert found["ipv4"] | {"slowest_ms": 0} == {"open": 60, "codes": {"200": 20}, "slowest_ms": 0}
     assert found["ipv6"] | {"slowest_ms": 0} == {"open": 60, "codes": {"200": 20}, "slowest_ms": 0}
     assert found["exempt"]["open"] == 300
+
+
+def test_nginx_may_send_what_its_configuration_sends() -> None:
+    """To the replicas, and v1's answers to those of v2, in datagrams."""
+    upstreams = render("gateway", "etc/nginx/vmlops/upstreams.conf")
+    shadow = render("gateway", "etc/nginx/vmlops/shadow.conf", gateway_shadow_percent=10)
+    sent = {("tcp", *found) for found in re.findall(r"\bserver ([\d.]+):(\d+)", upstreams)}
+    datagrams = {("udp", *found) for found in re.findall(r"syslog:server=([\d.]+):(\d+)", shadow)}
+    assert len(sent) >= 4, sent
+    assert len(datagrams) == 1, datagrams
+    rules = render(
+        "confined_service",
+        "etc/vmlops/firewall.d/service.nft.j2",
+        _confined_service_unit="nginx",
+        _confined_service_account="www-data",
+        _confined_service_connects=evaluate("_gateway_asks", "gateway"),
+        __confined_service_account={"uid": 33},
+    )
+    allowed = set(re.findall(r"meta skuid 33 ip daddr ([\d.]+) (tcp|udp) dport (\d+) accept", rules))
+    missing = {(address, protocol, port) for protocol, address, port in sent | datagrams} - allowed
+    assert not missing, rules
