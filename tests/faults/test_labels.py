@@ -47,7 +47,7 @@ def test_a_label_that_a_client_sends_is_listed_with_its_text_until_it_is_erased(
     status, out = make("forget", f"ID={erased}")
     assert status == 0, out
     assert listed() & set(said.values()) == {said[kept]}
-    kept_files = "cat /var/lib/vmlops-feedback/*"
-    assert host.run(f"{kept_files} | grep -aF '{said[erased]}'").stdout == "", "not in the database nor in its log"
-    assert host.run(f"{kept_files} | grep -aF '{said[kept]}'").stdout != "", "the other one is"
+    holding = "cat /var/lib/vmlops-feedback/* | grep -acF '{}'"
+    assert host.run(holding.format(said[erased])).stdout == "0\n", "it is still in the database or in its log"
+    assert host.run(holding.format(said[kept])).stdout != "0\n", "the other one is gone, too"
     assert make("forget", f"ID={kept}")[0] == 0
