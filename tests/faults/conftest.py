@@ -16,6 +16,7 @@ import pytest
 
 from tests.acceptance.conftest import Machine, client, eventually, host, machine
 from tests.faults import table
+from tests.faults.rollouts import Make, releases
 
 __all__ = ["client", "eventually", "host", "machine"]
 
@@ -72,6 +73,13 @@ def load(machine: Machine) -> Start:
             process.wait()
 
     return start
+
+
+@pytest.fixture
+def new(host: Any, tmp_path: Path) -> Iterator[Make]:
+    """Makes releases; v1 and v2 run what they ran before, afterwards."""
+    with releases(host, tmp_path) as make:
+        yield make
 
 
 @pytest.fixture

@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.faults.conftest import Start
-from tests.faults.rollouts import FAILING, Make, active, decision, drawn, make, releases, running, site
-
-
-@pytest.fixture
-def new(host: Any, tmp_path: Path) -> Iterator[Make]:
-    with releases(host, tmp_path) as make_release:
-        yield make_release
+from tests.faults.rollouts import FAILING, Make, active, decision, drawn, make, running, site
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.faults.conftest import Start
-from tests.faults.rollouts import FAILING, TREES, Make, active, decision, deploy, drawn, make, releases, running
+from tests.faults.rollouts import FAILING, TREES, Make, active, decision, deploy, drawn, make, running
 
 NOT_STARTING = """
 
 if settings.version == "v2":
     raise SystemExit("broken on purpose")
 """
-
-
-@pytest.fixture
-def new(host: Any, tmp_path: Path) -> Iterator[Make]:
-    with releases(host, tmp_path) as make_release:
-        yield make_release
 
 
 def test_a_rollout_that_burns_the_error_budget_goes_back_by_itself_and_says_so(
