@@ -9,7 +9,8 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic
 
@@ -131,3 +132,14 @@ class Server:
         self.process.wait()
         self.notifications.close()
         print(self.log.read_text())
+
+
+@contextmanager
+def serving(directory: Path) -> Iterator[Server]:
+    """A replica that is ready, and has ended afterwards."""
+    server = Server(directory)
+    try:
+        server.wait_ready()
+        yield server
+    finally:
+        server.close()

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.replica import Server
+from tests.replica import Server, serving
 from tests.templates.gateway_edge import Edge, running
 from tests.templates.test_gateway import UNLIMITED
 from tests.unit.app.stub_api import StubEngine
@@ -35,12 +35,8 @@ UPGRADES = {
 
 @pytest.fixture(scope="module")
 def replica(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("replica"))
-    try:
-        server.wait_ready()
+    with serving(tmp_path_factory.mktemp("replica")) as server:
         yield server
-    finally:
-        server.close()
 
 
 @pytest.fixture(scope="module")

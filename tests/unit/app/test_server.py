@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from app import worker
-from tests.replica import PATIENCE, Server
+from tests.replica import PATIENCE, Server, serving
 from tests.unit.app.stub_api import StubEngine
 
 NGINX_IDLE_SECONDS = 60
@@ -26,12 +26,8 @@ NGINX_IDLE_SECONDS = 60
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    server = Server(tmp_path)
-    try:
-        server.wait_ready()
+    with serving(tmp_path) as server:
         yield server
-    finally:
-        server.close()
 
 
 def answer_to(client: socket.socket) -> bytes:
@@ -247,12 +243,8 @@ def until_idle(client: socket.socket) -> bytes:
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("shared"))
-    try:
-        server.wait_ready()
+    with serving(tmp_path_factory.mktemp("shared")) as server:
         yield server
-    finally:
-        server.close()
 
 
 @pytest.mark.parametrize("name", PREDICTIONS)
