@@ -203,6 +203,7 @@ unit: .venv/test build/tools/.fetched ## The API, the model and the tools
 	pytest tests/unit
 
 templates: .venv/test build/tools/.fetched ## The roles' templates, rendered and given to the real nginx and promtool
+	$(host) packages gpg
 	pytest tests/templates
 
 molecule: packages .venv/test model/artifacts/manifest.json ## The roles on a throw-away machine

@@ -113,7 +113,7 @@ def test_data_source_and_configuration() -> None:
 
 
 def test_repository_key_is_the_expected_one_and_has_not_expired(tmp_path: Any) -> None:
-    """gpg is on every machine with apt; the fingerprint is that which Grafana publishes."""
+    """The fingerprint is that which Grafana publishes."""
     import subprocess
     import time
 
