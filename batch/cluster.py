@@ -33,8 +33,7 @@ from batch.code import ROOT, kind
 
 # What a client raises where its scheduler is gone, or has been started anew and knows nothing.
 LOST = (CancelledError, ClosedClientError, CommClosedError)
-# And where nobody answers; a tunnel takes connections for a scheduler that is not there, which tornado calls a ValueError.
-_UNANSWERED = (*LOST, OSError, ValueError)
+UNANSWERED = (*LOST, OSError)  # and where nobody answers
 ANSWER_SECONDS = 20.0  # within which the host, the scheduler and a worker must each answer
 _SSH = (
     "-N -T -o BatchMode=yes -o ExitOnForwardFailure=yes -o ControlPath=none "
@@ -44,6 +43,17 @@ _SSH = (
 
 class ClusterError(Exception):
     """The workers cannot be used; the message is one line with the remedy."""
+
+
+class _Client(Client):
+    async def _ensure_connected(self, timeout: float | None = None) -> None:
+        """Raises OSError where tornado raises ValueError: a tunnel takes connections for a scheduler that is not there, and
+        closes them. Dask tries again after an OSError; after a ValueError it does nothing any more, and cannot be closed.
+        """
+        try:
+            await super()._ensure_connected(timeout)
+        except ValueError as error:
+            raise ConnectionResetError(str(error)) from None
 
 
 class Access(NamedTuple):
@@ -178,8 +188,8 @@ def _connected(reached: Access, address: str) -> Iterator[Client]:
     warnings.simplefilter("ignore", VersionMismatchWarning)
     config.set({"distributed.admin.large-graph-warning-threshold": "1 GiB"})  # the model is sent with its task
     try:
-        connected = Client(address, security=reached.security, timeout=ANSWER_SECONDS)
-    except _UNANSWERED as error:
+        connected = _Client(address, security=reached.security, timeout=ANSWER_SECONDS)
+    except UNANSWERED as error:
         raise ClusterError(f"the scheduler on {reached.host} does not answer ({_first_line(error)}); {see}") from None
     with connected:
         try:
@@ -188,7 +198,7 @@ def _connected(reached: Access, address: str) -> Iterator[Client]:
             raise ClusterError(
                 f"the scheduler on {reached.host} has no worker; {see}, and -u 'vmlops-worker@*'"
             ) from None
-        except _UNANSWERED as error:
+        except UNANSWERED as error:
             raise ClusterError(f"the scheduler on {reached.host} went away ({_first_line(error)}); {see}") from None
         yield connected
 

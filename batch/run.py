@@ -130,7 +130,7 @@ class Run:
         there = client.submit(Model, *model, pure=False)
         waiting: deque[tuple[int, Any]] = deque()
         while True:
-            window = 2 * sum(client.nthreads().values()) + 2
+            window = 2 * _cores(client) + 2
             while len(waiting) < window and (piece := next(pieces, None)):
                 waiting.append((piece.end, client.submit(self._task.score, piece, there, pure=False)))
             if not waiting:
@@ -187,5 +187,13 @@ def _awaited(client: Client, future: Any) -> Scored:
             scored: Scored = future.result(timeout=WORKER_SECONDS)
             return scored
         except TimeoutError:
-            if not client.nthreads():
+            if not _cores(client):
                 raise NoWorkers from None
+
+
+def _cores(client: Client) -> int:
+    """The workers' cores together. Raises NoWorkers where the scheduler does not answer."""
+    try:
+        return sum(client.nthreads().values())
+    except (OSError, ValueError) as error:  # ValueError as batch.cluster has it
+        raise NoWorkers from error

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -115,6 +116,7 @@ def test_a_host_that_is_cut_off_and_comes_back(hosts: Hosts, broken: Callable[..
 
 def test_the_schedulers_host_is_started_anew(hosts: Hosts, broken: Callable[..., str]) -> None:
     def reboot() -> None:
+        hosts.cable(SCHEDULER, "down")  # at once: to shut it down takes longer than the rest of the run
         for state in ("stopped", "started"):
             lab(state, "--limit", SCHEDULER)
 
@@ -155,8 +157,25 @@ def test_only_workers_reach_scheduler_and_workers(hosts: Hosts) -> None:
 
 def test_again_changes_nothing(hosts: Hosts) -> None:
     assert hosts.addresses
-    said = playbook("site.yml", "--tags", "workers")
+    said = playbook("site.yml")
     assert said.count("changed=0") == len(hosts.addresses), said[-1500:]
+
+
+@pytest.mark.usefixtures("hosts")
+def test_a_model_is_the_same_where_the_workers_cross_validate(tmp_path: Path) -> None:
+    """But model.joblib, in which scikit-learn pickles an address, and its hash in the report: no two runs make the same."""
+    made = []
+    for number, where in enumerate(([], ["--on", "cluster"])):
+        output = tmp_path / str(number)
+        output.mkdir()
+        command = [sys.executable, "-m", "model", "--data", "data/tweet_emotions.csv", "--output", str(output), *where]
+        subprocess.run(command, cwd=ROOT, check=True, env=environment())
+        files = [path for path in output.rglob("*") if path.is_file()]
+        assert output / "artifacts/manifest.json" in files
+        made.append({str(path.relative_to(output)): path.read_bytes() for path in files})
+    alone, there = made
+    different = {name for name in alone.keys() | there.keys() if alone.get(name) != there.get(name)}
+    assert different <= {"model.joblib", "report/pipeline.json"}
 
 
 def test_a_host_that_leaves_the_group_is_as_before(hosts: Hosts, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from distributed import Client, get_client
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.pipeline import FeatureUnion
+from tornado.iostream import IOStream
 
 from app.engines.loading import load_engine
 from batch import cluster
@@ -107,8 +109,36 @@ def test_killed_worker_and_restarted_scheduler_leave_the_bytes_as_they_are(
 def restart(processes: LocalCluster) -> None:
     """As systemd does it: the scheduler comes back, and the worker, which ends when it loses its scheduler."""
     processes.kill("scheduler")
+    come_back(processes)
+
+
+def come_back(processes: LocalCluster) -> None:
     processes.running.pop("one").wait()
     processes.start("scheduler", "one")
+
+
+@pytest.mark.usefixtures("there")
+def test_a_tunnel_that_leads_nowhere_is_workers_that_were_lost(
+    processes: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes connections and closes them, at times before TLS begins."""
+    connections = []
+
+    def start_tls(stream: IOStream, *arguments: Any, **named: Any) -> Any:
+        connections.append(stream)
+        stream.close()
+        return begin(stream, *arguments, **named)
+
+    begin = IOStream.start_tls
+    with pytest.raises(cluster.LOST), cluster.client() as client:  # noqa: PT012
+        future = client.submit(time.sleep, 60)
+        monkeypatch.setattr(IOStream, "start_tls", start_tls)
+        processes.kill("scheduler")
+        with socket.create_server(("127.0.0.1", processes.port)):
+            while len(connections) < 3:
+                time.sleep(0.01)
+            future.result()
+    come_back(processes)
 
 
 def test_each_run_is_scored_by_its_own_model(
