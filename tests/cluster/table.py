@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 from tests.paths import ROOT
 
-ROWS = ROOT / "build/faults-cluster.json"
 PAGE = ROOT / "docs/faults-cluster.md"
 HEAD = """# Faults of a fleet
 
@@ -22,19 +18,12 @@ wait of any client, a second try included.
 """
 
 
-def line(fault: str, row: dict[str, Any]) -> str:
-    codes = row["codes"]
-    errors = ", ".join(f"{count} of {code}" for code, count in sorted(codes.items()) if code != "200") or "none"
-    return (
-        f"| {fault} | {sum(codes.values())} | {errors} | {row['resent']} | {row['slowest']:.1f} | {row['remark']} |\n"
-    )
-
-
 def add(fault: str, codes: dict[str, int], resent: int, slowest: float, remark: str = "") -> None:
     """Put a row into the page, in the place of an older one of this fault: the faults may be tried in several runs."""
-    rows: dict[str, Any] = json.loads(ROWS.read_text()) if ROWS.exists() else {}
-    rows[fault] = {"codes": codes, "resent": resent, "slowest": slowest, "remark": remark}
-    ROWS.parent.mkdir(exist_ok=True)
-    ROWS.write_text(json.dumps(rows, indent=1))
-    print(line(fault, rows[fault]))
-    PAGE.write_text(HEAD + "".join(line(fault, row) for fault, row in rows.items()))
+    errors = ", ".join(f"{count} of {code}" for code, count in sorted(codes.items()) if code != "200") or "none"
+    row = f"| {fault} | {sum(codes.values())} | {errors} | {resent} | {slowest:.1f} | {remark} |\n"
+    print(row)
+    rows = PAGE.read_text().splitlines(keepends=True)[HEAD.count("\n") :]
+    place = next((number for number, old in enumerate(rows) if old.startswith(f"| {fault} |")), len(rows))
+    rows[place : place + 1] = [row]
+    PAGE.write_text(HEAD + "".join(rows))
