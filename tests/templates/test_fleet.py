@@ -47,6 +47,12 @@ def asked(environment: Path) -> dict[str, str]:
     return dict(re.findall(r"server (\S+) max_fails=1 fail_timeout=2s ?(\w*);", group))
 
 
+def test_every_run_has_the_machines_in_the_same_order(environment: Any) -> None:
+    """The inventory's: else a run that has nothing to do writes Prometheus' targets anew."""
+    hosts = evaluate("_prometheus_machine_jobs[0].hosts", "prometheus", environment=environment(api2={}, api1={}))
+    assert hosts == ["api1", "api2", "gate", "watch"]
+
+
 def test_a_drained_host_stays_in_the_upstreams_and_gets_no_request(environment: Any) -> None:
     servers = asked(environment(api1={}, api2={"vmlops_drained": True}))
     assert {address: state for address, state in servers.items() if address.startswith("10.0.0.2")} == {
