@@ -39,6 +39,8 @@ SECRETS_AND_ADDRESSES = {
     "etc/systemd/system/vmlops-certificate-metrics.service",
     "alertmanager : Choose the address before the package starts the daemon",
     "prometheus : Choose address and retention before the package starts the daemon",
+    # The host's name in the inventory is a label of what is asked.
+    "prometheus : Write the configuration",
 }
 
 
