@@ -12,7 +12,7 @@ from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,18 @@ def is_by_word(pattern: str) -> bool:
     one character) is judged at the edge of a text as it is beside white space.
     """
     return _never_white_space(parser.parse(pattern))
+
+
+def without_edges(pattern: str) -> tuple[str, bool, bool]:
+    """A token pattern without ``\\A|`` at its beginning and ``|\\Z`` at its end, and whether they were there.
+
+    They match the text's edges, which are empty, where the rest of the pattern matches no empty string.
+    """
+    before, behind = pattern.startswith(r"\A|"), pattern.endswith(r"|\Z") and not pattern.endswith(r"\|\Z")
+    rest = pattern[3 if before else 0 : -3 if behind else None]
+    if ("(?" in rest and re.compile(pattern).flags & re.VERBOSE) or not parser.parse(rest).getwidth()[0]:
+        return pattern, False, False
+    return rest, before, behind
 
 
 def _never_white_space(nodes: Iterable[Any]) -> bool:
@@ -96,17 +108,45 @@ def _class(items: Sequence[tuple[Any, Any]]) -> str:
     return f"[{''.join(parts[kind](value) for kind, value in items)}]"
 
 
+class WordVectorizer(NamedTuple):
+    """A vectorizer that cuts a text as it cuts the text's words, with or without an empty token before and behind them all."""
+
+    words: Vectorizer
+    before: bool = False
+    behind: bool = False
+
+    @classmethod
+    def of(cls, vectorizer: Vectorizer, spec: Mapping[str, Any]) -> Self | None:
+        """The vectorizer that the manifest describes so, or None where it cuts texts in another way."""
+        if spec["analyzer"] == "char_wb":
+            return cls(vectorizer)
+        if spec["analyzer"] != "word":
+            return None
+        pattern, before, behind = without_edges(spec["token_pattern"])
+        if not is_by_word(pattern):
+            return None
+        return cls(Vectorizer({**spec, "token_pattern": pattern}, vectorizer.lexicon), before, behind)
+
+    def with_edges(self, lengths: Integers, symbols: Integers, empty: NDArray[np.bool_]) -> tuple[Integers, Integers]:
+        """Put the empty tokens around each text's symbols. An empty text has one of the two."""
+        before = np.full(len(lengths), int(self.before))
+        behind = np.where(empty & self.before, 0, int(self.behind))
+        ends = np.cumsum(lengths)
+        places = np.concatenate((np.repeat(ends - lengths, before), np.repeat(ends, behind)))
+        return lengths + before + behind, np.insert(symbols, places, self.words.lexicon[""])
+
+
 class Words(dict[str, int]):
     """Word to its number, in the order of their first sight, and the symbols that each vectorizer cuts each word into."""
 
-    def __init__(self, vectorizers: Sequence[Vectorizer]) -> None:
+    def __init__(self, vectorizers: Sequence[WordVectorizer]) -> None:
         super().__init__()
         self._vectorizers = vectorizers
         self.forget()
 
     def __missing__(self, word: str) -> int:
         for vectorizer, starts, symbols in zip(self._vectorizers, self._starts, self._symbols, strict=True):
-            symbols.extend(vectorizer.numbers(vectorizer.cut(word)))
+            symbols.extend(vectorizer.words.numbers(vectorizer.words.cut(word)))
             starts.append(len(symbols))
         self[word] = number = len(self)
         return number
@@ -121,16 +161,19 @@ class Words(dict[str, int]):
         if len(self) > _CACHED_WORDS:
             self.forget()
         # Before the words are parted: what a letter's lower case is may depend on its neighbours.
-        words = [text.split() for text in map(self._vectorizers[0].fold, texts)]
+        folded = list(map(self._vectorizers[0].words.fold, texts))
+        words = [text.split() for text in folded]
         edges = np.concatenate(([0], np.cumsum(np.fromiter(map(len, words), np.int64, len(words)))))
         numbers = np.array(list(map(self.__getitem__, chain.from_iterable(words))), np.int64)
+        empty = np.array([not text for text in folded], bool)
         found = []
-        for starts, symbols in zip(self._starts, self._symbols, strict=True):
+        for vectorizer, starts, symbols in zip(self._vectorizers, self._starts, self._symbols, strict=True):
             # Copies, since an array that numpy looks into cannot grow.
             start = np.array(starts)
             lengths = start[numbers + 1] - start[numbers]
             ends = np.concatenate(([0], np.cumsum(lengths)))
-            found.append((np.diff(ends[edges]), np.array(symbols)[ranges(start[numbers], lengths)]))
+            cut = np.diff(ends[edges]), np.array(symbols)[ranges(start[numbers], lengths)]
+            found.append(vectorizer.with_edges(*cut, empty))
         return found
 
 
@@ -139,10 +182,6 @@ def ranges(starts: Integers, lengths: Integers) -> Integers:
     before = np.cumsum(lengths) - lengths
     found: Integers = np.arange(int(lengths.sum())) + np.repeat(starts - before, lengths)
     return found
-
-
-def _by_word(spec: Mapping[str, Any]) -> bool:
-    return spec["analyzer"] == "char_wb" or (spec["analyzer"] == "word" and is_by_word(spec["token_pattern"]))
 
 
 def _one_by_one(vectorizer: Vectorizer, texts: Sequence[str]) -> tuple[Integers, Integers]:
@@ -159,12 +198,14 @@ class VectorisedEngine(CompiledEngine):
         super().__init__(directory, manifest)
         form = manifest["scorer"]
         self._links: Callable[[Floats], Floats] = _softmax if form["link"] == "softmax" else _one_against_the_rest
-        by_word: dict[tuple[Any, Any], list[Vectorizer]] = {}  # those that fold texts alike share their words
+        by_word: dict[tuple[Any, Any], list[WordVectorizer]] = {}  # those that fold texts alike share their words
         self._others: list[Vectorizer] = []
         for vectorizer, spec in zip(self._vectorizers, form["vectorizers"], strict=True):
-            folding = by_word.setdefault((spec["lowercase"], spec["strip_accents"]), [])
-            (folding if _by_word(spec) else self._others).append(vectorizer)
-        self._words = [(Words(vectorizers), vectorizers) for vectorizers in by_word.values() if vectorizers]
+            if found := WordVectorizer.of(vectorizer, spec):
+                by_word.setdefault((spec["lowercase"], spec["strip_accents"]), []).append(found)
+            else:
+                self._others.append(vectorizer)
+        self._words = [(Words(vectorizers), vectorizers) for vectorizers in by_word.values()]
         self._idfs = np.asarray(self._idf)
         self._rows = np.asarray(self._weights).reshape(len(self._idfs), len(self._labels))
         # Each step of the trie as one number, in order: the node it starts from, and the symbol.
@@ -177,9 +218,9 @@ class VectorisedEngine(CompiledEngine):
         z = np.tile(np.array(self._intercept), (len(texts), 1))
         for words, vectorizers in self._words:
             for vectorizer, cut in zip(vectorizers, words.symbols(texts), strict=True):
-                z += self._logits(len(texts), *self._ngrams(*cut, vectorizer.longest))
-        for vectorizer in self._others:
-            z += self._logits(len(texts), *self._ngrams(*_one_by_one(vectorizer, texts), vectorizer.longest))
+                z += self._logits(len(texts), *self._ngrams(*cut, vectorizer.words.longest))
+        for other in self._others:
+            z += self._logits(len(texts), *self._ngrams(*_one_by_one(other, texts), other.longest))
         probabilities = self._links(z)
         labels = probabilities.argmax(axis=1)
         best = np.partition(probabilities, -2, axis=1)

@@ -224,5 +224,6 @@ def test_vm() -> None:
         run(*pytest, *again, environment=control)
         say("Rebooted and tested")
     finally:
-        if not os.environ.get("KEEP"):
+        # Nothing is remembered where start() refused, and then there is nothing to remove.
+        if providers.remembered() and not os.environ.get("KEEP"):
             destroy()

@@ -57,7 +57,7 @@ class NaiveBayesWeighted:
         self.parts = []
         for name in np.unique(labels):
             inside = labels == name
-            p, q = 1 + x[inside].sum(axis=0).A1, 1 + x[~inside].sum(axis=0).A1
+            p, q = 1 + x[inside].sum(axis=0), 1 + x[~inside].sum(axis=0)
             ratio = np.log(p / p.sum()) - np.log(q / q.sum())
             model = LogisticRegression(C=2 * self.strength, solver="liblinear")
             self.parts.append((ratio, model.fit(x.multiply(ratio).tocsr(), inside, sample_weight)))

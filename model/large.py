@@ -39,7 +39,7 @@ CALIBRATED = 15_000  # rows that the calibration is made from
 VOCABULARY_FROM = 400_000  # texts: a word that is in two of these is a feature
 FEATURES = 100_000  # of a vectorizer at most, the most frequent: 10 MB of a model with 13 labels
 STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0)  # as C of scikit-learn's LogisticRegression
-STEP = 0.5  # of the gradient descent; texts have the length 1 in each vectorizer's features
+STEP = 0.8  # of the gradient descent; texts have at most the length 1 in each vectorizer's features
 PASSES = 3  # of the gradient descent over the texts at least,
 SEEN = 200_000  # and as many as it takes to see so many
 CHUNK = 100_000  # texts that a process is given at a time
@@ -117,13 +117,13 @@ def vocabulary(texts: Texts) -> FeatureUnion:
     if len(texts) > VOCABULARY_FROM:
         chosen = np.random.default_rng(SEED).choice(len(texts), VOCABULARY_FROM, replace=False)
         texts = [texts[row] for row in np.sort(chosen)]
-    return union.fit(texts)
+    return train.fit_features(union, texts)
 
 
 def matrix(union: FeatureUnion, texts: Texts) -> sparse.csr_array:
-    """The features (n, f) of texts, made by a process for each core."""
+    """train.matrix() of texts, made by a process for each core."""
     starts = range(0, len(texts), CHUNK)
-    made = Parallel(n_jobs=cpu_count())(delayed(union.transform)(texts[start : start + CHUNK]) for start in starts)
+    made = Parallel(n_jobs=cpu_count())(delayed(train.matrix)(union, texts[start : start + CHUNK]) for start in starts)
     return sparse.csr_array(sparse.vstack(made, format="csr"))
 
 

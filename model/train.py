@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
+from scipy import sparse
 from scipy.optimize import minimize_scalar
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
@@ -31,6 +32,7 @@ SPLITS = 6  # of the evaluation, because the figures of a single split can be lu
 FOLDS = 5
 EMPTY = 0.03  # share of the texts that are learned a second time without their words
 TUNED_ON = 50_000  # texts at most, because tuning on more takes longer and chooses the same
+START = 10.0  # what a vectorizer's features of any text begin with: the value of the empty token
 STRENGTHS = (0.1, 0.3, 1.0)  # of the fit to the data: 1 / alpha of a ridge regression
 REBALANCING = 0.36  # 0: labels count as often as they occur; 1: all labels count the same
 
@@ -48,23 +50,50 @@ def one_thread() -> AbstractContextManager[object]:
 
 
 def words(**options: Any) -> TfidfVectorizer:
-    """Return the vectorizer whose tokens are whole words and signs."""
-    return TfidfVectorizer(token_pattern=SIGNS_AND_WORDS, min_df=2, sublinear_tf=True, **options)
+    """Return the vectorizer whose tokens are whole words and signs, and an empty one at the beginning (fit_features)."""
+    return TfidfVectorizer(token_pattern=rf"\A|{SIGNS_AND_WORDS}", min_df=2, sublinear_tf=True, **options)
 
 
 def prefixes(length: int, **options: Any) -> TfidfVectorizer:
     """Return the vectorizer of the first `length` letters of words: as useful as stemming or character n-grams, but cheap.
 
-    A text begins and ends with an empty token, so that pairs know which word came first and which last. Alone the empty
-    token is in every text and tells nothing; max_df drops it.
+    A text begins and ends with an empty token, so that pairs know which word came first and which last (and fit_features).
     """
     pattern = rf"\A|(?<!@)\b\w{{1,{length}}}|\Z"
-    return TfidfVectorizer(token_pattern=pattern, min_df=2, max_df=0.999, sublinear_tf=True, **options)
+    return TfidfVectorizer(token_pattern=pattern, min_df=2, sublinear_tf=True, **options)
 
 
 def features() -> FeatureUnion:
     """The features that are shipped."""
     return FeatureUnion([("words", words()), ("prefixes", prefixes(4, ngram_range=(1, 2)))])
+
+
+def fit_features(union: FeatureUnion, texts: Texts) -> FeatureUnion:
+    """Fit a copy of the vectorizers, and give the empty token the value START in every text.
+
+    TfidfVectorizer makes the values of each text as long as 1, so that a word that stands alone would have all of it, however
+    little it tells. With START among them, the others are as long as x / sqrt(x² + START²), x being their length before.
+    """
+    fitted = clone(union).fit(texts)
+    for _, vectorizer in fitted.transformer_list:
+        if "" in vectorizer.vocabulary_:
+            times = vectorizer.build_analyzer()("text").count("")
+            idf = vectorizer.idf_.copy()
+            idf[vectorizer.vocabulary_[""]] = START / (1 + np.log(times))
+            vectorizer.idf_ = idf
+    return fitted
+
+
+def matrix(union: FeatureUnion, texts: Texts) -> sparse.csr_array:
+    """The features (n, f) of texts to learn from. The empty token's are 0, so that it gets the weight 0: it tells nothing."""
+    x = sparse.csr_array(union.transform(texts))
+    first = 0
+    for _, vectorizer in union.transformer_list:
+        if "" in vectorizer.vocabulary_:
+            x.data[x.indices == first + vectorizer.vocabulary_[""]] = 0
+        first += len(vectorizer.vocabulary_)
+    x.eliminate_zeros()
+    return x
 
 
 def weights(labels: Labels, rebalancing: float) -> Floats:
@@ -146,7 +175,7 @@ def tune(
         texts, _, labels, _ = train_test_split(
             list(texts), labels, train_size=TUNED_ON, stratify=labels, random_state=SEED
         )
-    x = clone(vectorizer).fit_transform(texts)
+    x = matrix(fit_features(vectorizer, texts), texts)
     folds = list(StratifiedKFold(FOLDS, shuffle=True, random_state=SEED).split(x, labels))
     found: list[tuple[float, Tuning]] = []
     for strength in recipe.strengths:
@@ -196,10 +225,10 @@ def fit(texts: Texts, labels: Labels, tuning: Tuning) -> Pipeline:
     emptied = np.random.default_rng(SEED).choice(labels, round(EMPTY * len(labels)))
     texts, labels = [*texts, *[""] * len(emptied)], np.concatenate([labels, emptied])
     classifier = CalibratedClassifierCV(ridge(tuning.strength), method=tuning.method, ensemble=False, cv=FOLDS)
-    pipeline = Pipeline([("features", features()), ("classifier", classifier)])
-    pipeline.fit(texts, labels, classifier__sample_weight=weights(labels, REBALANCING))
-    scale(pipeline["classifier"], tuning.temperature)
-    return pipeline
+    union = fit_features(features(), texts)
+    classifier.fit(matrix(union, texts), labels, sample_weight=weights(labels, REBALANCING))
+    scale(classifier, tuning.temperature)
+    return Pipeline([("features", union), ("classifier", classifier)])
 
 
 def scale(classifier: CalibratedClassifierCV, factor: float) -> None:

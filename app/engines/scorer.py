@@ -115,7 +115,8 @@ class Vectorizer:
             self._split = re.compile(spec["token_pattern"]).findall
         else:
             self._split = {"char": _characters, "char_wb": _characters_of_words}[spec["analyzer"]]
-            lexicon[""] = END
+        if lexicon[""] == UNKNOWN:
+            lexicon[""] = END  # of nothing there is nothing to know
 
     def split(self, text: str) -> Sequence[str]:
         """The text's symbols in order."""
@@ -169,6 +170,7 @@ class CompiledEngine:
             ]
         except (KeyError, TypeError, re.error) as error:
             raise ArtifactError(directory / MANIFEST, f"does not describe the scorer ({error!r})") from None
+        self._empty = self._vectorizers[0].lexicon[""]  # which is no word, though it may be a feature
         self._children = array("children.npy").items
         self._steps = array("steps.npy").items
         self._idf = array("idf.npy").items
@@ -195,7 +197,7 @@ class CompiledEngine:
         decisive = z if self._decides_by_logits else probabilities
         best = decisive.index(max(decisive))
         first = numbers[0]
-        tokens, unknown = len(first) - first.count(END), first.count(UNKNOWN)
+        tokens, unknown = len(first) - first.count(self._empty), first.count(UNKNOWN)
         return Score(self._labels[best], probabilities[best], probabilities, tokens, unknown)
 
     def score_batch(self, texts: Sequence[str]) -> list[Score]:
@@ -221,7 +223,7 @@ class CompiledEngine:
                     ngram = vectorizer.joint.join(filter(None, cut[place : place + n]))
                     weight = self._weights[node * len(self._labels) + column]
                     adds[ngram] = adds.get(ngram, 0.0) + times * scale * weight
-        return heaviest(adds.items(), top)
+        return heaviest(((ngram, weight) for ngram, weight in adds.items() if weight), top)
 
     def _in_python(self, numbers: Sequence[Sequence[int]], longest: Sequence[int]) -> list[float]:
         """What kernel.pyx does, where it could not be compiled or loaded. Each vectorizer's symbols, and its longest n-gram."""

@@ -111,8 +111,8 @@ def solvers(rows: int, held: Sequence[str], truth: Labels, strengths: dict[str, 
     """
     data = dataset.read(WORK / f"{rows}.csv")
     labels = np.array(data.labels)
-    union = train.features()
-    x, unseen = union.fit_transform(data.texts), union.transform(held)
+    union = train.fit_features(train.features(), data.texts)
+    x, unseen = train.matrix(union, data.texts), train.matrix(union, held)
     weight = train.weights(labels, train.RECIPE.rebalancing)
     choosing = np.arange(len(truth)) % 2 == 0
     made: dict[str, Callable[[float], Any]] = {

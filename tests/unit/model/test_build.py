@@ -22,6 +22,9 @@ from model.manifest import LOCK, ROOT
 from model.progress import Progress
 from tests.unit.model.conftest import SHIPPED, Built
 
+SINGLE = """the a an and or but of to in on at by for with from as is was are were be been it that this these those
+i you he she we they my your his her their our its not do did have has had will would can could"""
+FUNCTION_WORDS = [*SINGLE.split(), "of the", "in the", "that was", "it is", "to be"]
 EVERYDAY = Path(__file__).parent / "everyday_sentences.csv"
 
 
@@ -109,6 +112,14 @@ def test_what_the_model_knows_nothing_of_is_neutral_with_little_confidence(built
     assert (score.label, score.confidence < 0.5) == ("neutral", True), score
 
 
+def test_function_words_alone_tell_nothing(built: Built) -> None:
+    scores = dict(zip(FUNCTION_WORDS, built.engine.score_batch(FUNCTION_WORDS), strict=True))
+    told = {words: score for words, score in scores.items() if score.label != "neutral" and score.confidence > 0.5}
+    assert len(told) <= 0.1 * len(FUNCTION_WORDS), {
+        words: (score.label, score.confidence) for words, score in told.items()
+    }
+
+
 @pytest.mark.parametrize(
     "text", ["Oh yeah, that was soooo cool!", "that was so cool", "oh yeah that was sooooo awesome!!"]
 )
@@ -116,7 +127,7 @@ def test_delight_is_told_by_its_words(built: Built, text: str) -> None:
     score = built.engine.score(text)
     assert score.label in {"happiness", "enthusiasm", "fun"}, score
     ngrams = [ngram for ngram, _ in built.engine.explain(text, score.label)]
-    assert ngrams[0] in {"cool", "awesome"}, ngrams
+    assert ngrams[0] in {"cool", "awesome", "awes"}, ngrams
 
 
 def test_report(built: Built) -> None:

@@ -59,6 +59,7 @@ def test_explanation(engine: Engine) -> None:
 def test_explanation_names_parts_of_the_text(engine: Engine) -> None:
     text = "@anna can't wait!!! #hyped :)"
     for ngram, _ in engine.explain(text, "enthusiasm", 100):
+        assert ngram
         assert all(part in text.lower() for part in ngram.split(" ")), ngram
 
 
