@@ -53,7 +53,7 @@ class NaiveBayesWeighted:
     def __init__(self, strength: float) -> None:
         self.strength = strength
 
-    def fit(self, x: sparse.csr_matrix, labels: Labels, sample_weight: Floats) -> None:
+    def fit(self, x: sparse.csr_array, labels: Labels, sample_weight: Floats) -> None:
         self.parts = []
         for name in np.unique(labels):
             inside = labels == name
@@ -62,7 +62,7 @@ class NaiveBayesWeighted:
             model = LogisticRegression(C=2 * self.strength, solver="liblinear")
             self.parts.append((ratio, model.fit(x.multiply(ratio).tocsr(), inside, sample_weight)))
 
-    def decision_function(self, x: sparse.csr_matrix) -> Floats:
+    def decision_function(self, x: sparse.csr_array) -> Floats:
         return np.column_stack([model.decision_function(x.multiply(ratio).tocsr()) for ratio, model in self.parts])
 
 
