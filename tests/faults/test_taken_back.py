@@ -33,6 +33,10 @@ def test_a_rollout_that_burns_the_error_budget_goes_back_by_itself_and_says_so(
     assert re.search(f"v1 went back by itself to release {served}: {reason}", said), said
     assert running(host) == before
     assert clients.codes["500"] > 0, f"it did fail: {clients.codes}"
+    status, said = make("rollback")
+    assert status != 0, said
+    assert "v1 has no release to go back to" in said, said
+    assert running(host) == before
     with load(seconds=3, clients=10) as clients:
         pass
     assert set(clients.codes) == {"200"}, clients.codes

@@ -394,14 +394,21 @@ def replace_instances(version: str, timeout: float) -> None:
 
 
 def record(version: str, previous: str) -> None:
-    """Take what ``version`` runs as what the whole fleet runs, and ``previous`` as what it ran before, if that is another."""
+    """Take what ``version`` runs as what the whole fleet runs, and ``previous`` as what it ran before, if that is another.
+
+    An empty ``previous``: there is nothing to go back to.
+    """
     wanted = {"recorded": active(version)}
-    if previous not in ("", active(version)):
+    if previous != active(version):
         wanted["previous"] = previous
     for name, release in wanted.items():
-        if active(f"{version}.{name}") != release:
-            point(HOME / f"{version}.{name}", release)
-            say(f"{version}: {name} is {release}")
+        link = HOME / f"{version}.{name}"
+        if active(link.name) != release:
+            if release:
+                point(link, release)
+            else:
+                link.unlink()
+            say(f"{version}: {name} is {release or 'none'}")
 
 
 def fits(release: str) -> bool:

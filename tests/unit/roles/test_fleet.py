@@ -66,6 +66,10 @@ def test_record_is_what_a_rollback_goes_back_to(home: Path, capsys: pytest.Captu
     assert capsys.readouterr().out == "", "a second time changes nothing, and what runs is never what to go back to"
     python.rename(python.with_name("python3.2"))
     assert releases()["v1"]["previous"] == "", "the machine has another Python by now"
+    record("v1", "")
+    assert not (home / "v1.previous").is_symlink()
+    record("v1", "")
+    assert capsys.readouterr().out == "v1: previous is none\n", "a second time changes nothing"
 
 
 ME, SOMEBODY = ["desk", "100"], ["desk", "200"]
