@@ -30,8 +30,7 @@ SECRETS_AND_ADDRESSES = {
     "tls : Make the certificate of the CA",
     "tls : Make the certificate",
     "tls : Put the certificate in place",
-    "gateway : Write the accounts and their password hashes users",
-    "gateway : Write the accounts and their password hashes operators",
+    "gateway : Write the accounts and their password hashes",
     "gateway : Derive the map of accounts and the key of the verdicts",
     "gateway : Put the configuration in place, if nginx accepts it",
     "gateway : See whether nginx serves another configuration than the one in place",
@@ -225,5 +224,6 @@ def changed_tasks(said: str) -> set[str]:
         if heading := re.match(r"(TASK|RUNNING HANDLER) \[(.*)\]", line):
             task = heading[2] if heading[1] == "TASK" else ""
         elif task and (change := re.match(r"changed: \[[^]]*\](?: => \(item=(.*?)( [0-9a-f]{12})?\)$)?", line)):
-            found.add(f"{task} {change[1]}" if change[1] else task)
+            named = change[1] and "no_log" not in change[1]
+            found.add(f"{task} {change[1]}" if named else task)
     return found
