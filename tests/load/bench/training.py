@@ -218,8 +218,8 @@ CSV, and Parquet for the most rows, on {os.cpu_count()} cores that others comput
 (proportional set size, looked at five times a second), are of all processes together. The smallest is by cross-validation on all
 rows, which [the recipe](model.md#the-recipe) has for up to {large.ROWS:,} rows.
 
-The accuracy of these rows is not that of so many tweets: halves of the same tweet are on both sides of the cross-validation, which
-therefore chooses too hard a fit. In the next table the strength is chosen by tweets that nothing was learned from.
+The accuracy of these rows is not that of so many tweets: halves of the same tweet are on both sides of the cross-validation,
+which therefore chooses too hard a fit. In the next table the strength is chosen by tweets that nothing was learned from.
 
 {table(("stage, elapsed s", *trainings), stages)}
 

@@ -40,7 +40,11 @@ ENVIRONMENT = "bench"
 ACCESS = ROOT / "certs" / machine.INVENTORY.name / "workers"
 SUDO = [] if os.geteuid() == 0 else ["sudo"]
 WORKERS = Path(__file__).with_name("workers.yml")
-RATE, SECONDS, PAIRS = 200.0, 10.0, 7  # requests a second, the length of a measurement, how many with and without
+RATES, SECONDS, PAIRS = (
+    (200.0, 1000.0, 2000.0),
+    10.0,
+    5,
+)  # requests a second, the length of a measurement, how many with and without
 SHARE, COUNTS, ROUNDS = 10, (1, 2, 4), 2  # percent of a core that each worker may have
 SCALED_ROWS = 40_000
 RESULT = ROOT / "docs" / "scoring.json"
@@ -118,22 +122,27 @@ def beside(keep: bool) -> dict[str, Any]:
         source = write_rows(scratch / "in.csv", 2_000_000)
         bodies = load.write_bodies(WORK / "bodies" / "beside", [{"sentence": text} for text in sentences()])
         target = load.Target(here.address, 443, "/predict", bodies, ("admin", "admin"))
-        load.at_rate_apart(target, RATE, 3)
+        load.at_rate_apart(target, RATES[0], 3)
         stack.enter_context(without_autogroups())
-        pairs: list[dict[str, Any]] = []
-        for _ in range(PAIRS):
-            without = load.at_rate_apart(target, RATE, SECONDS)
+        pairs: dict[float, list[dict[str, Any]]] = {rate: [] for rate in RATES}
+        for rate in RATES * PAIRS:
+            without = load.at_rate_apart(target, rate, SECONDS)
             with scoring(source, scratch):
                 began, first = time.monotonic(), rows_done(scratch)
-                with_it = load.at_rate_apart(target, RATE, SECONDS)
+                with_it = load.at_rate_apart(target, rate, SECONDS)
                 scored = (rows_done(scratch) - first) / (time.monotonic() - began)
-            pairs.append({"without": without, "with": with_it, "rows_s": scored})
+            pairs[rate].append({"without": without, "with": with_it, "rows_s": scored})
             print(
-                f"p99 {without['p99_ms']:.2f} ms, beside scoring {with_it['p99_ms']:.2f} ms, {scored:.0f} rows/s",
+                f"{rate:.0f} requests/s: p99 {without['p99_ms']:.2f} ms, "
+                f"beside scoring {with_it['p99_ms']:.2f} ms, {scored:.0f} rows/s",
                 flush=True,
             )
+    return {f"{rate:.0f}": medians(found) for rate, found in pairs.items()}
+
+
+def medians(pairs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of the pairs of measurements at one rate."""
     return {
-        "rate": RATE,
         "pairs": pairs,
         "p99_ratio": statistics.median(pair["with"]["p99_ms"] / pair["without"]["p99_ms"] for pair in pairs),
         "p50_ratio": statistics.median(pair["with"]["p50_ms"] / pair["without"]["p50_ms"] for pair in pairs),
@@ -218,7 +227,8 @@ def main() -> int:
     if options.what == "scaling":
         draw(result["scaling"], PLOT)
     else:
-        print({name: value for name, value in result["beside"].items() if name != "pairs"})
+        for rate, found in result["beside"].items():
+            print(rate, {name: value for name, value in found.items() if name != "pairs"})
     return 0
 
 
