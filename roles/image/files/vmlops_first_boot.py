@@ -367,7 +367,7 @@ def main() -> int:
         print(f"vmlops-first-boot: {error}", file=sys.stderr)
         return 1
     passwords, shown = report(root, names, made, login)
-    put(root / "run/issue.d/vmlops.issue", shown.encode(), 0o600)
+    put(root / "run/vmlops.issue", shown.encode(), 0o600)
     put(root / PASSWORDS, passwords.encode(), 0o600)
     # It runs already where this is not the first attempt.
     subprocess.run(["systemctl", "--no-block", "try-reload-or-restart", "vmlops-verifier.service"], check=True)
