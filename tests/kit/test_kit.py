@@ -9,7 +9,6 @@ import json
 import re
 import subprocess
 import sys
-import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,8 +82,7 @@ class Island:
 def island(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Island]:
     archive = max((ROOT / "build").glob("vmlops-kit-*.tar"), key=lambda path: path.stat().st_mtime)  # make's last
     place = tmp_path_factory.mktemp("island")
-    with tarfile.open(archive) as tar:
-        tar.extractall(place, filter="data")
+    subprocess.run(["tar", "-xf", archive, "-C", place], check=True)
     island = Island(place, place / "kit")
     yield island
     print(island.log.read_text())
