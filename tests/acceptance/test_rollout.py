@@ -204,7 +204,7 @@ def test_replicas_come_and_go_without_a_failed_request(host: Any, machine: Machi
         provision(5)
         assert present() == [*three, "v1@8004", "v1@8005"]
         metrics = "curl -s http://127.0.0.1:8005/metrics | grep -q '^vmlops_requests_total.*predict'"
-        asked = host.run(f"timeout 20 sh -c \"until {metrics}; do sleep 0.1; done\"")
+        asked = host.run(f'timeout 20 sh -c "until {metrics}; do sleep 0.1; done"')
         provision(3)
         assert present() == three
     assert asked.rc == 0, "the gateway does not ask the new ones"
