@@ -33,7 +33,7 @@ from batch.code import ROOT, kind
 
 # What a client raises where its scheduler is gone, or has been started anew and knows nothing.
 LOST = (CancelledError, ClosedClientError, CommClosedError)
-UNANSWERED = (*LOST, OSError)  # and where nobody answers
+_UNANSWERED = (*LOST, OSError)  # and where nobody answers
 ANSWER_SECONDS = 20.0  # within which the host, the scheduler and a worker must each answer
 _SSH = (
     "-N -T -o BatchMode=yes -o ExitOnForwardFailure=yes -o ControlPath=none "
@@ -189,7 +189,7 @@ def _connected(reached: Access, address: str) -> Iterator[Client]:
     config.set({"distributed.admin.large-graph-warning-threshold": "1 GiB"})  # the model is sent with its task
     try:
         connected = _Client(address, security=reached.security, timeout=ANSWER_SECONDS)
-    except UNANSWERED as error:
+    except _UNANSWERED as error:
         raise ClusterError(f"the scheduler on {reached.host} does not answer ({_first_line(error)}); {see}") from None
     with connected:
         try:
@@ -198,7 +198,7 @@ def _connected(reached: Access, address: str) -> Iterator[Client]:
             raise ClusterError(
                 f"the scheduler on {reached.host} has no worker; {see}, and -u 'vmlops-worker@*'"
             ) from None
-        except UNANSWERED as error:
+        except _UNANSWERED as error:
             raise ClusterError(f"the scheduler on {reached.host} went away ({_first_line(error)}); {see}") from None
         yield connected
 

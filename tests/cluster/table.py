@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.faults.table import errors
 from tests.paths import ROOT
 
 PAGE = ROOT / "docs/faults-cluster.md"
@@ -20,8 +21,7 @@ wait of any client, a second try included.
 
 def add(fault: str, codes: dict[str, int], resent: int, slowest: float, remark: str = "") -> None:
     """Put a row into the page, in the place of an older one of this fault: the faults may be tried in several runs."""
-    errors = ", ".join(f"{count} of {code}" for code, count in sorted(codes.items()) if code != "200") or "none"
-    row = f"| {fault} | {sum(codes.values())} | {errors} | {resent} | {slowest:.1f} | {remark} |\n"
+    row = f"| {fault} | {sum(codes.values())} | {errors(codes)} | {resent} | {slowest:.1f} | {remark} |\n"
     print(row)
     rows = PAGE.read_text().splitlines(keepends=True)[HEAD.count("\n") :]
     place = next((number for number, old in enumerate(rows) if old.startswith(f"| {fault} |")), len(rows))

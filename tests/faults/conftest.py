@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import pytest
 
 from tests.acceptance.conftest import Machine, client, eventually, host, machine
 from tests.faults import table
-from tests.faults.rollouts import Make, releases
+from tests.faults.rollouts import Make, make, releases
 
 __all__ = ["client", "eventually", "host", "machine"]
 
@@ -45,6 +46,7 @@ class Load:
 
 
 Start = Callable[..., Any]
+MakeUnderLoad = Callable[..., tuple[int, str, Load]]
 
 
 @pytest.fixture
@@ -80,6 +82,21 @@ def new(host: Any, tmp_path: Path) -> Iterator[Make]:
     """Makes releases; v1 and v2 run what they ran before, afterwards."""
     with releases(host, tmp_path) as make:
         yield make
+
+
+@pytest.fixture
+def make_under_load(host: Any, load: Start) -> MakeUnderLoad:
+    """`make WORD …` while ten clients ask: its exit status, what it said, and what the clients got."""
+
+    def run(*words: str) -> tuple[int, str, Load]:
+        over = f"/tmp/over-{uuid.uuid4().hex}"
+        with load(seconds=1800, clients=10, until=over) as clients:
+            status, said = make(*words)
+            host.check_output(f"touch {over}")
+        host.check_output(f"rm {over}")
+        return status, said, clients
+
+    return run
 
 
 @pytest.fixture

@@ -55,12 +55,15 @@ class Row:
     alerts: str
 
     def line(self, fault: str) -> str:
-        others = {code: count for code, count in sorted(self.codes.items()) if code != "200"}
-        errors = ", ".join(f"{count} of {code}" for code, count in others.items()) or "none"
         return (
-            f"| {fault} | {sum(self.codes.values())} | {errors} | {self.reconnected} | {self.p99:.0f} | {self.slowest:.0f} "
-            f"| {self.seconds:.1f} | {self.alerts} |\n"
+            f"| {fault} | {sum(self.codes.values())} | {errors(self.codes)} | {self.reconnected} | {self.p99:.0f} "
+            f"| {self.slowest:.0f} | {self.seconds:.1f} | {self.alerts} |\n"
         )
+
+
+def errors(codes: dict[str, int]) -> str:
+    """What of the answers was not 200, in words."""
+    return ", ".join(f"{count} of {code}" for code, count in sorted(codes.items()) if code != "200") or "none"
 
 
 def add(fault: str, row: Row) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.conftest import Start
+from tests.faults.conftest import MakeUnderLoad, Start
 from tests.faults.rollouts import FAILING, Make, active, decision, drawn, make, running, site
 
 
@@ -21,7 +21,7 @@ def copies() -> Iterator[None]:
 
 
 def test_v2_is_promoted_once_enough_was_counted_and_not_before(
-    host: Any, load: Start, new: Make, eventually: Callable[..., Any]
+    host: Any, load: Start, make_under_load: MakeUnderLoad, new: Make, eventually: Callable[..., Any]
 ) -> None:
     identity, archive = new({"app/another.txt": "as good as the one that serves"})
     before = active(host, "v1")
@@ -40,14 +40,11 @@ def test_v2_is_promoted_once_enough_was_counted_and_not_before(
     eventually(refusal, "the first copies are counted", 60)
     assert active(host, "v1") == before
 
-    with load(seconds=40, clients=30) as clients:
+    with load(seconds=40, clients=30):
         pass
 
     eventually(lambda: "PROMOTE:" in make("verdict")[1], "there is a verdict", 90)
-    with load(seconds=1800, clients=10, until=f"/tmp/over-{identity}") as clients:
-        status, said = make("promote")
-        host.check_output(f"touch /tmp/over-{identity}")
-    host.check_output(f"rm /tmp/over-{identity}")
+    status, said, clients = make_under_load("promote")
     assert status == 0, said
     assert set(running(host).values()) == {identity}
     assert set(clients.codes) == {"200"}, clients.codes
@@ -80,14 +77,12 @@ def test_a_v2_that_fails_is_not_promoted_except_by_force_which_is_written_down(
     assert decision(host).startswith(f"forced promotion of v1 to release {identity}: go back: v2 is worse in errors")
 
 
-def test_a_v2_whose_verdict_falls_while_it_bakes_goes_back_by_itself(host: Any, load: Start, new: Make) -> None:
-    identity, archive = new({"app/main.py": FAILING.format(share=5)})
+def test_a_v2_whose_verdict_falls_while_it_bakes_goes_back_by_itself(
+    host: Any, make_under_load: MakeUnderLoad, new: Make
+) -> None:
+    _, archive = new({"app/main.py": FAILING.format(share=5)})
     before, served = running(host), active(host, "v2")
-    over = f"/tmp/over-{identity}"
-    with load(seconds=1800, clients=10, until=over) as clients:
-        status, said = make("deploy", f"RELEASE={archive}", "VERSION=v2", "BAKE=10m")
-        host.check_output(f"touch {over}")
-    host.check_output(f"rm {over}")
+    status, said, clients = make_under_load("deploy", f"RELEASE={archive}", "VERSION=v2", "BAKE=10m")
     reason = "v2 is worse in errors of copies"
     assert status != 0, said
     assert f"v2 went back by itself to release {served}: {reason}" in said, said

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.faults.conftest import Start
+from tests.faults.conftest import MakeUnderLoad, Start
 from tests.faults.rollouts import FAILING, TREES, Make, active, decision, deploy, drawn, make, running
 
 NOT_STARTING = """
@@ -19,15 +19,11 @@ if settings.version == "v2":
 
 
 def test_a_rollout_that_burns_the_error_budget_goes_back_by_itself_and_says_so(
-    host: Any, load: Start, new: Make, eventually: Callable[..., Any]
+    host: Any, load: Start, make_under_load: MakeUnderLoad, new: Make, eventually: Callable[..., Any]
 ) -> None:
-    identity, archive = new({"app/main.py": FAILING.format(share=1)})
+    _, archive = new({"app/main.py": FAILING.format(share=1)})
     before, served = running(host), active(host, "v1")
-    over = f"/tmp/over-{identity}"
-    with load(seconds=1800, clients=10, until=over) as clients:
-        status, said = make("deploy", f"RELEASE={archive}", "VERSION=v1", "BAKE=10m")
-        host.check_output(f"touch {over}")
-    host.check_output(f"rm {over}")
+    status, said, clients = make_under_load("deploy", f"RELEASE={archive}", "VERSION=v1", "BAKE=10m")
     reason = r"[\d,]+ of [\d,]+ predictions of v1 failed; the objective allows 0\.5%, and before it were "
     assert status != 0, said
     assert re.search(f"v1 went back by itself to release {served}: {reason}", said), said

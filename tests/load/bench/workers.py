@@ -40,11 +40,8 @@ ENVIRONMENT = "bench"
 ACCESS = ROOT / "certs" / machine.INVENTORY.name / "workers"
 SUDO = [] if os.geteuid() == 0 else ["sudo"]
 WORKERS = Path(__file__).with_name("workers.yml")
-RATES, SECONDS, PAIRS = (
-    (200.0, 1000.0, 2000.0),
-    10.0,
-    5,
-)  # requests a second, the length of a measurement, how many with and without
+RATES = (200.0, 1000.0, 2000.0)  # requests a second
+SECONDS, PAIRS = 10.0, 5  # the length of a measurement, how many with and without at each rate
 SHARE, COUNTS, ROUNDS = 10, (1, 2, 4), 2  # percent of a core that each worker may have
 SCALED_ROWS = 40_000
 RESULT = ROOT / "docs" / "scoring.json"

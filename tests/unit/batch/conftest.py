@@ -30,6 +30,7 @@ WORDS = {
 }
 TEXTS = [f"{a} {b} today, I {a}!" for words in WORDS.values() for a in words.split() for b in words.split()]
 LABELS = [label for label, words in WORDS.items() for _ in range(len(words.split()) ** 2)]
+SMALL = Dataset(Path("small.csv"), "0" * 64, TEXTS, LABELS)
 
 
 def fitted(*vectorizers: TfidfVectorizer) -> Pipeline:
@@ -40,9 +41,7 @@ def fitted(*vectorizers: TfidfVectorizer) -> Pipeline:
 @pytest.fixture(scope="session")
 def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("artifacts")
-    compiled(
-        fitted(TfidfVectorizer(ngram_range=(1, 2))), directory, Dataset(Path("small.csv"), "0" * 64, TEXTS, LABELS)
-    )
+    compiled(fitted(TfidfVectorizer(ngram_range=(1, 2))), directory, SMALL)
     return directory
 
 

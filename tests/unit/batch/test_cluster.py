@@ -24,10 +24,9 @@ from batch.__main__ import main
 from batch.run import Position
 from model import train
 from model.compile import compiled
-from model.dataset import Dataset
 from tests.authority import Authority
 from tests.local_cluster import LocalCluster
-from tests.unit.batch.conftest import LABELS, TEXTS, command, fitted, rows
+from tests.unit.batch.conftest import SMALL, TEXTS, command, fitted, rows
 
 ROWS = 6000
 Score = Callable[..., tuple[int, str, str]]
@@ -146,7 +145,7 @@ def test_each_run_is_scored_by_its_own_model(
 ) -> None:
     other = tmp_path / "other"
     other.mkdir()
-    compiled(fitted(TfidfVectorizer()), other, Dataset(Path("small.csv"), "0" * 64, TEXTS, LABELS))
+    compiled(fitted(TfidfVectorizer()), other, SMALL)
     for number, model in enumerate((artifacts, other, artifacts)):
         output = tmp_path / f"out{number}.csv"
         assert score(*command(model, source, output), "--on", "cluster")[0] == 0
@@ -156,7 +155,7 @@ def test_each_run_is_scored_by_its_own_model(
 @pytest.mark.usefixtures("there")
 def test_cross_validation_on_the_workers_finds_the_same_bytes() -> None:
     vectorizer = FeatureUnion([("words", TfidfVectorizer())])
-    labels = np.array(LABELS)
+    labels = np.array(SMALL.labels)
     alone = train.tune(vectorizer, train.RECIPE, TEXTS, labels)
     with cluster.joblib_workers():
         there = train.tune(vectorizer, train.RECIPE, TEXTS, labels)

@@ -17,9 +17,8 @@ from app.engines.artifact import read_manifest
 from app.engines.loading import load_engine
 from batch.vectorised import VectorisedEngine, is_by_word, without_edges
 from model.compile import compiled
-from model.dataset import Dataset
 from model.train import SIGNS_AND_WORDS, features
-from tests.unit.batch.conftest import LABELS, TEXTS, fitted
+from tests.unit.batch.conftest import SMALL, TEXTS, fitted
 
 VECTORIZERS = {
     "words": [TfidfVectorizer(ngram_range=(1, 3))],
@@ -55,7 +54,7 @@ def assert_alike(one_by_one: Any, at_once: VectorisedEngine, texts: list[str]) -
 @pytest.mark.parametrize("kind", VECTORIZERS)
 def test_any_vectorizer_and_any_text(kind: str, tmp_path: Path) -> None:
     union = fitted(*map(clone, VECTORIZERS[kind]))
-    compiled(union, tmp_path, Dataset(Path("small.csv"), "0" * 64, TEXTS, LABELS))
+    compiled(union, tmp_path, SMALL)
     one_by_one, at_once = both(tmp_path)
     assert_alike(
         one_by_one, at_once, [*TEXTS, "", " ", ODD, ODD.lower(), *ODD.split(), "glad " * 5000, "nothing known"]
@@ -142,11 +141,7 @@ def test_patterns_that_match_the_edges_of_a_text(pattern: str, expected: tuple[s
 
 def test_the_shipped_vectorizers_cut_words_and_not_texts(tmp_path: Path) -> None:
     """Which is what makes `make score` fast."""
-    compiled(
-        fitted(*map(clone, VECTORIZERS["the shipped ones"])),
-        tmp_path,
-        Dataset(Path("small.csv"), "0" * 64, TEXTS, LABELS),
-    )
+    compiled(fitted(*map(clone, VECTORIZERS["the shipped ones"])), tmp_path, SMALL)
     assert not both(tmp_path)[1]._others
 
 
