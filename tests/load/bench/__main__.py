@@ -128,7 +128,7 @@ def redeploy(bench: Bench) -> None:
     """Another model, and back. Raises MachineError."""
     project = WORK / "project"
     shutil.rmtree(project, ignore_errors=True)
-    for part in ("app", "requirements", "model/artifacts"):
+    for part in ("app", "host", "release", "requirements", "model/artifacts"):
         shutil.copytree(ROOT / part, project / part, ignore=shutil.ignore_patterns("__pycache__"))
     manifest = project / "model" / "artifacts" / "manifest.json"
     document = json.loads(manifest.read_text())
@@ -183,6 +183,8 @@ def install(bench: Bench) -> list[Stack]:
         certificate="/etc/vmlops/tls/server.crt",
         key="/etc/vmlops/tls/server.key",
     )
+    # The copy of our gateway runs as nginx does, and the firewall knows whom that account may ask.
+    here.ask("units", verb="reload", units=["vmlops-firewall.service"])
     here.ask("units", verb="restart", units=[stacks.GATEWAY_UNIT, stacks.REFERENCE_UNIT])
     return present
 

@@ -138,8 +138,7 @@ def vocabulary(features: int) -> Point:
 
     from app.engines.artifact import sha256
     from app.engines.loading import load_engine
-    from model import manifest
-    from model.compile import compile_pipeline
+    from model.compile import compiled
     from model.dataset import Dataset
 
     chance = np.random.default_rng(0)
@@ -163,13 +162,9 @@ def vocabulary(features: int) -> Point:
     labels = ["label0"] * len(texts)
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        scorer = compile_pipeline(make_pipeline(vectorizer, classifier), directory)
         source = directory / "texts"
         source.write_text("\n".join(texts))
-        data = Dataset(source, sha256(source), texts, labels)
-        manifest.write(
-            directory, "compiled", classifier.classes_.tolist(), data, scorer=scorer, metrics={}, baseline={}
-        )
+        compiled(make_pipeline(vectorizer, classifier), directory, Dataset(source, sha256(source), texts, labels))
         size = sum(file.stat().st_size for file in directory.glob("*.npy"))
         began = process_time()
         engine = load_engine(directory)

@@ -41,9 +41,10 @@ def playbook(name: str, *arguments: str) -> dict[str, Any]:
     began = monotonic()
     result = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT, env=environ)
     seconds = monotonic() - began
-    (WORK / "ansible.log").write_text(result.stdout + result.stderr)
+    log = WORK / f"{Path(name).stem}.log"  # one each: the removal of the machine must not cover what failed on it
+    log.write_text(result.stdout + result.stderr)
     if result.returncode:
-        raise MachineError(f"{name} failed, see {WORK / 'ansible.log'}: {result.stdout.strip()[-400:]}")
+        raise MachineError(f"{name} failed, see {log}: {result.stdout.strip()[-400:]}")
     counts = dict(re.findall(r"(ok|changed|skipped)=(\d+)", result.stdout))
     slowest = re.findall(r"^(.+?) -+ ([0-9.]+)s$", result.stdout, re.MULTILINE)
     return {

@@ -196,6 +196,8 @@ GATEWAY_FILES = {
     "-g 'daemon off;'\nKillSignal=SIGQUIT\nTimeoutStopSec=5\nLimitNOFILE=65536\n",
     f"run/systemd/system/{REFERENCE_UNIT}": "[Service]\nExecStart=/usr/sbin/nginx -c "
     "/run/vmlops-bench/reference/nginx.conf -g 'daemon off;'\nKillSignal=SIGQUIT\nTimeoutStopSec=5\nLimitNOFILE=65536\n",
+    # Read before nginx.nft, by name. Replicas that are added for a while, and every row.
+    "etc/vmlops/firewall.d/bench.nft": 'meta skuid "www-data" tcp dport { 8001-8006, 9100-9699 } accept\n',
 }
 
 
