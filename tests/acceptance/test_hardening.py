@@ -23,6 +23,7 @@ def test_sshd_takes_keys_only(host: Any, machine: Machine) -> None:
 def test_the_machine_keeps_itself_current(host: Any) -> None:
     for unit in ("apt-daily-upgrade.timer", "unattended-upgrades", "systemd-timesyncd"):
         assert host.check_output(f"systemctl is-enabled {unit}") == "enabled"
+    assert host.check_output("systemctl is-active apt-daily.timer apt-daily-upgrade.timer").split() == ["active"] * 2
     # What it would take: the distribution's security updates.
     said = host.check_output("apt-config dump")
     assert 'APT::Periodic::Unattended-Upgrade "1";' in said
