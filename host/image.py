@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from app import __version__
 from host import box, checks, disk, machine, packages
@@ -33,8 +33,9 @@ REMOVED = (
     "etc/*-", "etc/.pwd.lock", "etc/.updated", "etc/ssl/private/*",
     "home/*/.[!.]*", "root/.[!.]*",
     "run/*", "tmp/*", "tmp/.[!.]*", "var/tmp/*", "var/tmp/.[!.]*", "var/.updated",
-    "var/cache/apt/*.bin", "var/cache/apt/archives/*.deb", "var/cache/debconf/*-old", "var/cache/ldconfig/*", "var/cache/man/*",
-    "var/lib/apt/lists/*", "var/lib/cloud/*", "var/lib/dbus/machine-id", "var/lib/dpkg/*-old", "var/lib/grafana/grafana.db",
+    "var/backups/*", "var/cache/apt/*.bin", "var/cache/apt/archives/*.deb", "var/cache/debconf/*-old", "var/cache/ldconfig/*",
+    "var/cache/man/*", "var/lib/apt/daily_lock", "var/lib/apt/lists/*", "var/lib/apt/periodic/*", "var/lib/cloud/*",
+    "var/lib/dbus/machine-id", "var/lib/dpkg/*-old", "var/lib/grafana/grafana.db", "var/lib/logrotate/status",
     "var/lib/prometheus/alertmanager/*", "var/lib/prometheus/metrics2/*", "var/lib/prometheus/node-exporter/*",
     "var/lib/systemd/credential.secret", "var/lib/systemd/random-seed", "var/lib/systemd/timers/*", "var/lib/systemd/timesync/*",
     "var/log/journal/*", "var/log/**/*.gz", "var/log/**/*.[0-9]",
@@ -132,6 +133,10 @@ def clean(tree: Path) -> None:
                 shutil.rmtree(path)
             else:
                 path.unlink()
+        # Else the time of the directory told whether there was something to remove: what a timer wrote, which one build sees run.
+        for folder in tree.glob(str(PurePath(pattern).parent)):
+            if folder.is_dir() and not folder.is_symlink():
+                os.utime(folder)
     for pattern in EMPTIED:
         for path in tree.glob(pattern):
             if path.is_file() and not path.is_symlink():

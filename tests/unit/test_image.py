@@ -104,3 +104,18 @@ def test_disk_is_refused_where_it_cannot_be_made(
     monkeypatch.setattr(disk, "output", lambda *words: f"{architecture}\n")
     with pytest.raises(Problem, match="Debian or Ubuntu on amd64 only"):
         disk.kernel()
+
+
+def test_a_directory_does_not_tell_whether_something_was_removed_from_it(tree: Path) -> None:
+    times = []
+    for state in ("", "ran on Monday"):
+        folder = tree / "var/lib/logrotate"
+        folder.mkdir(exist_ok=True)
+        if state:
+            (folder / "status").write_text(state)
+        os.utime(folder, (1000, 1000))
+        image.clean(tree)
+        image.date(tree, 5000)
+        assert list(folder.iterdir()) == []
+        times.append(folder.stat().st_mtime)
+    assert times == [5000, 5000]
