@@ -10,9 +10,10 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import sys
 from collections.abc import Iterator
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from app import __version__
 from host import box, checks, disk, machine, packages
@@ -133,10 +134,6 @@ def clean(tree: Path) -> None:
                 shutil.rmtree(path)
             else:
                 path.unlink()
-        # Else the time of the directory told whether there was something to remove: what a timer wrote, which one build sees run.
-        for folder in tree.glob(str(PurePath(pattern).parent)):
-            if folder.is_dir() and not folder.is_symlink():
-                os.utime(folder)
     for pattern in EMPTIED:
         for path in tree.glob(pattern):
             if path.is_file() and not path.is_symlink():
@@ -151,9 +148,11 @@ def clean(tree: Path) -> None:
 
 
 def date(tree: Path, epoch: int) -> None:
-    """Give what was made since ``epoch`` that time, links and directories included."""
+    """Give what was made since ``epoch`` that time, links included; and every directory, whose own time would tell of files
+    that came and went, such as those of timers that one build sees run."""
     for path in (tree, *files(tree)):
-        if path.lstat().st_mtime > epoch:
+        status = path.lstat()
+        if stat.S_ISDIR(status.st_mode) or status.st_mtime > epoch:
             os.utime(path, (epoch, epoch), follow_symlinks=False)
 
 
