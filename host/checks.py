@@ -42,12 +42,13 @@ def check_root() -> None:
         )
 
 
-def check_ports(ports: Mapping[str, str], root: Path = ROOT) -> None:
+def check_ports(ports: Mapping[str, str], machine_of: Path | None = None) -> None:
     """Refuse an invalid port number, and a port that another program than this clone's own machine uses.
 
     Args:
         ports: the port by the name of the variable that sets it.
-        root: the clone; the programs that forward its machine's ports name its folders on their command lines.
+        machine_of: the clone, where it has a machine; the programs that forward the machine's ports name the clone's folders on
+            their command lines.
     """
     for variable, value in ports.items():
         if not (value.isascii() and value.isdigit() and 1 <= int(value) <= 65535):
@@ -57,7 +58,7 @@ def check_ports(ports: Mapping[str, str], root: Path = ROOT) -> None:
             if probe.connect_ex(("127.0.0.1", port)) != 0:
                 continue
         owner = port_owner(port)
-        if owner and owns(root, int(owner.rpartition(" ")[2])):
+        if owner and machine_of and owns(machine_of, int(owner.rpartition(" ")[2])):
             continue
         raise Problem(
             f"port {port} of this host is taken ({owner or 'by an unknown process'}): stop it, or choose another: "

@@ -23,6 +23,9 @@ COMMANDS = {
     "iptables": "iptables",
     "dbus-daemon": "dbus",
     "mmdebstrap": "mmdebstrap",
+    # Even for root: with it alone vagrant-libvirt ends the tunnel of a port up to 1024 together with its VM. One that stays
+    # holds the port, and leads nowhere.
+    "sudo": "sudo",
     **disk.COMMANDS,
 }
 

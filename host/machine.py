@@ -70,7 +70,8 @@ def start() -> None:
         **settings(),
         "PROVIDER": providers.choose(os.environ.get("PROVIDER", ""), there.get("PROVIDER", "")),
     }
-    checks.check_ports({name: wanted[name] for name in providers.PORTS})
+    made = bool(there) or (ROOT / ".vagrant/settings.json").exists()
+    checks.check_ports({name: wanted[name] for name in providers.PORTS}, machine_of=ROOT if made else None)
     if wanted["PROVIDER"] == "lab":
         checks.check_host()
         providers.remember(wanted)
@@ -226,4 +227,7 @@ def test_vm() -> None:
     finally:
         # Nothing is remembered where start() refused, and then there is nothing to remove.
         if providers.remembered() and not os.environ.get("KEEP"):
+            ports = {name: settings()[name] for name in providers.PORTS}
             destroy()
+            checks.check_ports(ports)
+            say("Removed")

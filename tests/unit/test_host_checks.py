@@ -50,9 +50,10 @@ def test_port_of_this_clones_own_machine_is_not_taken(tmp_path: Path) -> None:
         assert tunnel.stdout
         assert tunnel.stdin
         port = tunnel.stdout.readline().strip()
-        checks.check_ports({"HTTPS_PORT": port}, root=clone)
-        with pytest.raises(Problem, match="is taken"):
-            checks.check_ports({"HTTPS_PORT": port}, root=tmp_path / "c")
+        checks.check_ports({"HTTPS_PORT": port}, machine_of=clone)
+        for machine_of in (tmp_path / "c", None):  # Without a machine, a tunnel that was left behind is in the way.
+            with pytest.raises(Problem, match="is taken"):
+                checks.check_ports({"HTTPS_PORT": port}, machine_of=machine_of)
         tunnel.stdin.close()
 
 
