@@ -17,14 +17,7 @@ MTAIL = ROOT / "build/tools/usr/bin/mtail"
 PROGRAM = render("mtail", "etc/mtail/edge.mtail.j2")
 ANSWER = {
     "time": "2030-01-01T00:00:00+00:00",
-    "request_id": "3f9c2a7be0144b1f8f6f0a51c0ffee00",
-    "client": "10.213.0.1",
-    "user": "admin",
-    "method": "POST",
-    "path": "/predict",
     "route": "/predict",
-    "protocol": "HTTP/1.1",
-    "tls": "TLSv1.3",
     "status": 200,
     "bytes": 57,
     "request_time": "0.003",
@@ -32,6 +25,13 @@ ANSWER = {
     "upstream_addr": "127.0.0.1:8001",
     "upstream_status": "200",
     "upstream_time": "0.003",
+    "request_id": "3f9c2a7be0144b1f8f6f0a51c0ffee00",
+    "client": "10.213.0.1",
+    "user": "admin",
+    "method": "POST",
+    "path": "/predict",
+    "protocol": "HTTP/1.1",
+    "tls": "TLSv1.3",
     "limit": "PASSED",
 }
 Count = Callable[..., dict[str, float]]
