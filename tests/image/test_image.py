@@ -129,7 +129,7 @@ def test_machine_serves_after_its_first_boot(pair: list[Made]) -> None:
 
 def test_two_machines_have_no_secret_in_common(pair: list[Made]) -> None:
     files = (
-        "/etc/ssh/ssh_host_ed25519_key", "/etc/ssh/ssh_host_rsa_key", "/etc/vmlops/ca/ca.key", "/etc/vmlops/tls/server.key",
+        "/etc/ssh/ssh_host_ed25519_key", "/etc/ssh/ssh_host_ecdsa_key", "/etc/vmlops/ca/ca.key", "/etc/vmlops/tls/server.key",
         "/etc/nginx/vmlops.key", "/etc/nginx/vmlops.users", "/etc/machine-id", "/etc/vmlops/passwords",
     )  # fmt: skip
     for path in files:
