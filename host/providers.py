@@ -71,7 +71,7 @@ def best() -> tuple[str, str]:
     if not kvm_works():
         return "lab", (
             "Vagrant is installed, but hardware virtualization does not work here; PROVIDER=libvirt emulates a processor, "
-            "which takes some 20 minutes"
+            "which takes some 15 minutes"
         )
     if not has_vagrant_libvirt():
         return "lab", "Vagrant is installed, but neither its libvirt plugin nor VirtualBox"
@@ -108,8 +108,3 @@ def kvm_works(device: Path = Path("/dev/kvm")) -> bool:
             return subprocess.run(command, check=False, capture_output=True, timeout=10).returncode == 33
         except subprocess.TimeoutExpired:
             return False
-
-
-def has_machine() -> bool:
-    """Whether this clone's lab machine has been made."""
-    return (ROOT / ".lab/lab/ssh_config").exists()

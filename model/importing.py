@@ -1,7 +1,7 @@
 """python -m model.importing --model FILE: artifacts from an estimator that somebody else fitted.
 
 The engines are tried from the fastest on, and the first one that agrees with the estimator on every input serves it:
-`compiled` (texts), `onnx` (tables), `sklearn` (everything). What each was refused for is said.
+`compiled` (texts and tables), `onnx` (tables), `sklearn` (everything). What each was refused for is said.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Prometheus' text format, version 0.0.4, and the process metrics that its clients agree on.
 
-prometheus-client would do both, for 4 MB of every replica and a tenth of its start; a test holds this against its parser.
+prometheus-client would do both; docs/own-code.md says what it costs a replica. A test holds this against its parser.
 https://prometheus.io/docs/instrumenting/exposition_formats/, …/writing_clientlibs/#process-metrics
 """
 
