@@ -1,8 +1,9 @@
 """The ASGI application: request ids, metrics, and the routes that carry the load; the others are FastAPI's.
 
-A route of FastAPI takes longer than the prediction that it answers with, and its import a good part of a replica's memory
-and start (docs/own-code.md). So what the gateway and Prometheus ask all day is answered here, and FastAPI is made when somebody
-first asks for anything else. It has these routes too, for the OpenAPI document, and answers them by the same handlers.
+A route of FastAPI takes longer than the prediction that it answers with, and its import a good part of a replica's
+memory and start (docs/own-code.md). So what the gateway and Prometheus ask all day is answered here, and FastAPI is
+made when somebody first asks for anything else. It has these routes too, for the OpenAPI document, and answers them by
+the same handlers.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """What a sentence may be, and the short way from a body to one.
 
 Nearly every body is an object with one member, a well-formed sentence. It is recognised here, without pydantic, whose
-import would cost every replica memory and time at its start (docs/own-code.md); validation.py says what every other body is, good or bad.
+import would cost every replica memory and time at its start (docs/own-code.md); validation.py says what every other
+body is, good or bad.
 """
 
 from __future__ import annotations
