@@ -12,7 +12,7 @@ import yaml
 
 from tests.paths import ROOT
 from tests.templates.gateway_edge import certificate, check, write_tree
-from tests.templates.render import evaluate, render
+from tests.templates.render import evaluate, facts, render
 
 ADDRESS = "fd00::5"
 TEMPLATES = sorted(
@@ -103,3 +103,17 @@ def test_nginx_answers_for_names_however_they_are_written(
     write_tree(tmp_path, 18080, 18443, vmlops_server_names=names)
     assert check(tmp_path) == ""
     assert f"server_name {expected or names[0]};" in (tmp_path / "vmlops/server.conf").read_text()
+
+
+@pytest.mark.parametrize(
+    ("found", "address"),
+    [
+        ({"default_ipv4": {"address": "192.0.2.7"}, "default_ipv6": {}}, "192.0.2.7"),
+        ({"default_ipv4": {}, "default_ipv6": {"address": "2001:db8::7"}}, "2001:db8::7"),
+        ({"default_ipv4": {}, "default_ipv6": {}, "all_ipv4_addresses": ["10.0.0.7", "10.1.0.7"]}, "10.0.0.7"),
+        ({"default_ipv4": {}, "default_ipv6": {}, "all_ipv4_addresses": []}, "127.0.0.1"),
+    ],
+)
+def test_a_host_without_a_default_route_has_a_name_all_the_same(found: dict[str, Any], address: str) -> None:
+    names = evaluate("vmlops_server_names", "gateway", ansible_facts=facts("Debian-12") | found)
+    assert names == ["localhost", "127.0.0.1", "lab", address]

@@ -132,6 +132,12 @@ def shared_address_is_free(case: Case) -> Iterator[str]:
             yield f"vmlops_virtual_address is {shared}, which is {host}'s own: give the gateways an address that no host has"
 
 
+def shared_address_has_a_device(case: Case) -> Iterator[str]:
+    wanted = case.settings["vmlops_virtual_address"] and case.host in case.groups.get("gateway", [])
+    if wanted and not case.settings["keepalived_interface"] and not case.facts.get("default_ipv4", {}).get("interface"):
+        yield f"{case.host} has no default route: keepalived_interface must name the device of vmlops_virtual_address"
+
+
 def somebody_is_asked(case: Case) -> Iterator[str]:
     hosts = set(case.groups.get("api", []))
     if hosts and hosts == case.drained:
@@ -215,6 +221,7 @@ RULES = (
     receivers_exist,
     addresses_can_be_reached,
     shared_address_is_free,
+    shared_address_has_a_device,
     somebody_is_asked,
     server_names_are_names,
     networks_are_networks,
