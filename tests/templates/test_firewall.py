@@ -103,7 +103,9 @@ def test_rules_of_the_environment_are_added() -> None:
 def test_unit_is_one_that_systemd_understands(tmp_path: Path) -> None:
     path = tmp_path / "vmlops-firewall.service"
     path.write_text(render("firewall", UNIT).replace("/usr/sbin/nft", "/bin/true"))
-    result = subprocess.run(["systemd-analyze", "verify", "--man=no", path], check=False, capture_output=True, text=True)
+    result = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", path], check=False, capture_output=True, text=True
+    )
     assert (result.returncode, result.stderr) == (0, "")
 
 

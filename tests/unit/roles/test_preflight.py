@@ -251,15 +251,16 @@ def test_gateways_share_an_address_that_no_host_has(shared: str, expected: str |
 
 
 @pytest.mark.parametrize(
-    ("device", "facts", "expected"),
+    ("device", "route", "expected"),
     [
-        ("", {"default_ipv4": {"interface": "eth0"}}, []),
-        ("eth1", {"default_ipv4": {}}, []),
-        ("", {"default_ipv4": {}}, ["one has no default route: keepalived_interface must name the device of vmlops_virtual_address"]),
+        ("", {"interface": "eth0"}, None),
+        ("eth1", {}, None),
+        ("", {}, "one has no default route: keepalived_interface must name the device of vmlops_virtual_address"),
     ],
-)  # fmt: skip
-def test_shared_address_needs_a_device(device: str, facts: dict[str, Any], expected: list[str]) -> None:
-    assert problems({"vmlops_virtual_address": "10.0.0.9", "keepalived_interface": device}, facts=facts) == expected
+)
+def test_shared_address_needs_a_device(device: str, route: dict[str, str], expected: str | None) -> None:
+    changes = {"vmlops_virtual_address": "10.0.0.9", "keepalived_interface": device}
+    assert problems(changes, facts={"default_ipv4": route}) == ([] if expected is None else [expected])
 
 
 def test_one_api_host_stays_in_the_upstreams() -> None:
