@@ -8,7 +8,9 @@ This looks after the others. Each file of the directory is named as a unit and h
 - A process of the unit that is stopped (state T, as by SIGSTOP) at five looks in a row is killed, alone: a worker's master
   replaces it.
 - A service that takes connections and answers none within two seconds, three times in a row, is killed as a whole. One that
-  refuses connections is starting or has ended: that is systemd's business.
+  refuses connections is starting or has ended: that is systemd's business. Where systemd holds the socket, connections are taken
+  while the service starts, and on a machine that has too much to do a start is slow: until the service has answered, each kill
+  is waited for twice as long as the one before, a minute at most.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ PAUSE_SECONDS = 0.5
 STOPPED_LOOKS = 5
 ANSWER_SECONDS = 2.0
 SILENT_LOOKS = 3
+MOST_SILENT_LOOKS = 24
 
 
 def processes(unit: str) -> list[int]:
@@ -76,7 +79,7 @@ async def is_silent(address: str) -> bool:
 
 async def watch(unit: str, address: str) -> None:
     stopped: Counter[int] = Counter()
-    silent = 0
+    silent, patience = 0, SILENT_LOOKS
     while True:
         pids = processes(unit)
         stopped = Counter({pid: stopped[pid] + 1 for pid in pids if is_stopped(pid)})
@@ -85,12 +88,16 @@ async def watch(unit: str, address: str) -> None:
                 print(f"{unit}: process {pid} is stopped: killed", flush=True)
                 kill(pid)
         # Where one is stopped it is clear what is wrong, and asking would take two seconds.
-        silent = silent + 1 if pids and address and not stopped and await is_silent(address) else 0
-        if silent >= SILENT_LOOKS:
+        asked = bool(pids and address and not stopped)
+        if asked and await is_silent(address):
+            silent += 1
+        else:
+            silent, patience = 0, SILENT_LOOKS if asked else patience
+        if silent >= patience:
             print(f"{unit}: takes connections at {address} and answers none: killed", flush=True)
             for pid in processes(unit):
                 kill(pid)
-            silent = 0
+            silent, patience = 0, min(2 * patience, MOST_SILENT_LOOKS)
         await asyncio.sleep(PAUSE_SECONDS)
 
 
