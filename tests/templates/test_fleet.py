@@ -13,7 +13,7 @@ import yaml
 from tests.paths import ROOT
 from tests.templates.render import evaluate, render
 
-ADDRESSES = {"gate": "10.0.0.1", "api1": "10.0.0.2", "api2": "10.0.0.3", "watch": "10.0.0.9"}
+ADDRESSES = {"gate": "10.0.0.1", "api1": "10.0.0.2", "api2": "10.0.0.3", "watch": "10.0.0.9", "score": "10.0.0.8"}
 
 
 @pytest.fixture
@@ -29,6 +29,7 @@ def environment(tmp_path: Path) -> Any:
             "gateway": {"gate": {}},
             "api": apis,
             "monitoring": {"watch": {}},
+            "workers": {"score": {}},
         }
         hosts = {
             group: {"hosts": {host: {"vmlops_address": ADDRESSES[host], **own} for host, own in members.items()}}
@@ -50,7 +51,18 @@ def asked(environment: Path) -> dict[str, str]:
 def test_every_run_has_the_machines_in_the_same_order(environment: Any) -> None:
     """The inventory's: else a run that has nothing to do writes Prometheus' targets anew."""
     hosts = evaluate("_prometheus_machine_jobs[0].hosts", "prometheus", environment=environment(api2={}, api1={}))
-    assert hosts == ["api1", "api2", "gate", "watch"]
+    assert hosts == ["api1", "api2", "gate", "watch", "score"]
+
+
+def test_a_machine_that_only_scores_files_is_watched_too(environment: Any) -> None:
+    fleet = environment(api1={})
+    config = yaml.safe_load(render("prometheus", "etc/prometheus/prometheus.yml.j2", environment=fleet))
+    (node,) = [job["static_configs"] for job in config["scrape_configs"] if job["job_name"] == "node"]
+    assert {"targets": ["10.0.0.8:9100"], "labels": {"host": "score"}} in node
+    assert {"address": "10.0.0.8", "port": 9100} in evaluate("_prometheus_asks", "prometheus", environment=fleet)
+    exported = evaluate("node_exporter_units", "node_exporter", environment=fleet)
+    for unit in ("vmlops-scheduler.service", "vmlops-worker@8801.service"):
+        assert re.fullmatch(exported, unit)
 
 
 def test_a_drained_host_stays_in_the_upstreams_and_gets_no_request(environment: Any) -> None:

@@ -236,8 +236,9 @@ def test_a_missing_setting_is_named() -> None:
     ],
 )
 def test_hosts_of_a_cluster_have_addresses_of_their_own(address: str, other: str, expected: str | None) -> None:
-    found = problems({"vmlops_address": address}, CLUSTER, others={"two": other})
-    assert found == [] if expected is None else expected in found[0]
+    for groups in (CLUSTER, ONE_HOST | {"all": ["one", "two"]}):  # the other one serves, or is only watched
+        found = problems({"vmlops_address": address}, groups, others={"two": other})
+        assert found == [] if expected is None else expected in found[0]
 
 
 @pytest.mark.parametrize(
