@@ -148,3 +148,30 @@ def test_hosts_with_another_python_have_another_release_of_the_same(minor: int, 
     facts = {"python": {"version": {"major": 3, "minor": minor}}, "architecture": "x86_64"}
     options: dict[str, Any] = {"hostvars": hosts, "groups": {"api": list(hosts)}, "ansible_facts": facts}
     assert evaluate("_api_fleet", "api", _api_rolled_versions=["v1"], **options)["v1"]["release"] == release
+
+
+@pytest.mark.parametrize("host", ["api1", "gate", "watch", "score"])
+def test_after_another_release_of_the_distribution_a_host_runs_the_roles_that_site_gives_it(
+    environment: Any, host: str
+) -> None:
+    fleet = environment(api1={})
+    groups = evaluate("groups", "upgrade", environment=fleet)
+    site = yaml.safe_load((ROOT / "site.yml").read_text())
+    # The API's roles are those of playbooks/api.yml, which the upgrade runs as a rollout.
+    wanted = [
+        role["role"]
+        for play in site
+        if host in groups.get(play.get("hosts"), [])
+        for role in play.get("roles", [])
+        if "when" not in role
+    ]
+    assert evaluate("_upgrade_roles", "upgrade", environment=fleet, inventory_hostname=host) == wanted
+
+
+def test_hosts_that_only_score_files_can_be_upgraded() -> None:
+    """Their environment has neither gateways nor a group of monitoring."""
+    options: dict[str, Any] = {"environment": "scoring", "inventory_hostname": "worker1"}
+    assert evaluate("_upgrade_roles", "upgrade", **options)[-1] == "workers"
+    for path in (ROOT / "roles/upgrade/tasks").glob("*.yml"):
+        for condition in re.findall(r"when: (inventory_hostname in groups.*)", path.read_text()):
+            assert evaluate(condition, "upgrade", **options) is False, f"{path.name}: {condition}"

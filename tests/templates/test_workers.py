@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from tests.paths import ROOT
 from tests.templates.render import evaluate, render
 
+SUDO = [] if os.geteuid() == 0 else ["sudo"]
 FIREWALL = "etc/vmlops/firewall.nft.j2"
 MADE: dict[str, Any] = {
     "environment": "scoring",
@@ -70,3 +78,49 @@ def test_the_control_machine_is_told_how_ansible_reaches_the_scheduler() -> None
     assert found["destination"]
     assert found["arguments"].startswith("-F ")
     assert json.loads(json.dumps(found)) == found
+
+
+def archive(folder: Path, name: str, *modules: str) -> None:
+    """An archive with these modules, which are empty, and what makes them packages."""
+    for module in modules:
+        (folder / name / module).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name / module).touch()
+    with tarfile.open(folder / f"{name}.tar.gz", "w:gz") as tar:
+        tar.add(folder / name, name)
+
+
+def test_another_python_gets_its_packages_once_though_the_code_is_the_same(tmp_path: Path) -> None:
+    """The role's tasks, run on this computer with small archives in place of the real ones."""
+    shutil.copytree(ROOT / "roles/workers", tmp_path / "roles/workers")
+    version = "import sys; print('{}.{}'.format(*sys.version_info))"
+    done = subprocess.run(["/usr/bin/python3", "-c", version], capture_output=True, text=True, check=True)
+    site = f"lib/python{done.stdout.strip()}/site-packages/distributed/cli"
+    archive(tmp_path, "code-0", "batch/scoring.py", "model/train.py")
+    for venv in ("venv-old", "venv-new"):
+        archive(tmp_path, venv, f"{site}/dask_scheduler.py", f"{site}/dask_worker.py")
+    target = tmp_path / "target"
+    variables = {"_workers_directory": str(target), "vmlops_workers": {"directory": str(tmp_path / "etc")}}
+    play = {
+        "hosts": "localhost",
+        "connection": "local",
+        "gather_facts": True,
+        "tasks": [{"ansible.builtin.import_role": {"name": "workers", "tasks_from": "code"}}],
+        "vars": variables | {"ansible_python_interpreter": sys.executable},
+    }
+    (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
+    (tmp_path / "batch").mkdir()
+
+    def run(venv: str) -> str:
+        made = {"directory": str(tmp_path), "venv": venv, "code": "code-0", "changed": False}
+        (tmp_path / "batch/archive.py").write_text(f"print({json.dumps(json.dumps(made))})\n")
+        extra = ["-e", json.dumps(variables)]
+        command = [*SUDO, sys.executable, "-m", "ansible", "playbook", "-i", "localhost,", *extra, "play.yml"]
+        result = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout
+
+    run("venv-old")
+    said = run("venv-new")
+    found = {path.relative_to(target).as_posix() for path in target.glob("*/COMPLETE")}
+    assert found == {"venv-new/COMPLETE", "code-0/COMPLETE"}, said
+    assert "changed=0 " in (said := run("venv-new")), said
