@@ -21,10 +21,11 @@ SECRET = "0b9d1c66c1bd4b73"
 STACK = {
     name: value
     for name, value in yaml.safe_load((ROOT / "inventory/stack.yml").read_text()).items()
-    if name not in ("vmlops_endpoints", "vmlops_mutual_tls")
+    if name != "vmlops_endpoints"
 }
 GOOD: dict[str, Any] = STACK | {
     "vmlops_server_names": ["emotions.example.org", "192.0.2.7"],
+    "vmlops_mutual_tls": False,
     "gateway_users": [{"name": "reader", "password": SECRET}],
     "grafana_admin_password": SECRET,
 }
@@ -106,6 +107,7 @@ def test_settings_that_are_right_pass(changes: dict[str, Any]) -> None:
         # Types: no text for anything else, as with -e, and nothing else for a text.
         ({"gateway_ocsp_stapling": "no"}, """is the text 'no', true or false is needed: without quotes; on the command line"""),
         ({"preflight_allow_weak_passwords": "false"}, "preflight_allow_weak_passwords is the text 'false'"),
+        ({"vmlops_mutual_tls": "false"}, "vmlops_mutual_tls is the text 'false', true or false is needed"),
         ({"gateway_worker_connections": "8192"}, """-e '{"gateway_worker_connections": 8192}'"""),
         ({"vmlops_exempt_networks": "10.0.0.0/8"}, """-e '{"vmlops_exempt_networks": ["10.0.0.0/8"]}'"""),
         ({"gateway_canary_percent": "5"}, "gateway_canary_percent is the text '5', a number is needed"),

@@ -32,7 +32,7 @@ def test_defaults_and_argument_specs_agree(role: str) -> None:
 
 def test_what_roles_share_is_specified_and_has_its_value_in_the_stack() -> None:
     stack = load("roles/preflight/meta/argument_specs.yml")["argument_specs"]["stack"]["options"]
-    computed = {"vmlops_canonical_names", "vmlops_endpoints", "vmlops_kit", "vmlops_mutual_tls"}
+    computed = {"vmlops_canonical_names", "vmlops_endpoints", "vmlops_kit"}
     assert set(stack) == set(load("inventory/stack.yml")) - computed
 
 
