@@ -43,6 +43,8 @@ def main(arguments: list[str]) -> int:
             verb.add_argument(
                 f"--{name}", type=_share, default=share, metavar="SHARE", help=f"allowed; {share} by default"
             )
+    for verb in (judging, baking):
+        verb.add_argument("--promised", type=float, required=True, metavar="SECONDS", help="what takes longer is slow")
     verbs.add_parser("labels").add_argument("output", type=Path)
     options = parser.parse_args(arguments)
     try:
@@ -55,11 +57,16 @@ def main(arguments: list[str]) -> int:
         allowed = {name: getattr(options, name) for name in ALLOWED}
         if options.verb == "bake":
             outcome = bake.watch(
-                bake.client(options.prometheus), options.versions, options.seconds, allowed, options.rolled
+                bake.client(options.prometheus),
+                options.versions,
+                options.seconds,
+                allowed,
+                options.promised,
+                options.rolled,
             )
             print(json.dumps(outcome._asdict()))
             return 0
-        print(json.dumps(verdict(json.load(sys.stdin), allowed)))
+        print(json.dumps(verdict(json.load(sys.stdin), allowed, options.promised)))
     except prometheus.NoAnswerError as error:
         print(f"no {'verdict' if options.verb == 'verdict' else 'answer'}: {error}", file=sys.stderr)
         return 1
@@ -69,7 +76,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def verdict(answers: list[Any], allowed: dict[str, float]) -> dict[str, Any]:
+def verdict(answers: list[Any], allowed: dict[str, float], promised: float) -> dict[str, Any]:
     """As the module says. Raises NoAnswerError."""
     if not answers:
         return {"question": prometheus.running_query()}
@@ -81,7 +88,7 @@ def verdict(answers: list[Any], allowed: dict[str, float]) -> dict[str, Any]:
     now = max((sample["value"][0] for sample in answers[0]["data"]["result"]), default=what.since)
     if len(answers) == 1:
         return {"question": prometheus.counts_query(what, now)}
-    counts = prometheus.counts(answers[1])
+    counts = prometheus.counts(answers[1], promised)
     found = judge(counts, allowed)
     return {
         "decision": found.decision,

@@ -57,6 +57,7 @@ def watch(
     versions: Sequence[str],
     seconds: float,
     allowed: Mapping[str, float],
+    promised: float,
     rolled: float = 0.0,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
@@ -71,7 +72,7 @@ def watch(
         sleep(max(min(pause, left), 0))
         elapsed = clock() - began
         try:
-            outcome = look(ask, versions, rolled + elapsed, allowed)
+            outcome = look(ask, versions, rolled + elapsed, allowed, promised)
         except prometheus.NoAnswerError:
             if elapsed >= seconds:
                 raise
@@ -80,7 +81,7 @@ def watch(
             return outcome
 
 
-def look(ask: Ask, versions: Sequence[str], elapsed: float, allowed: Mapping[str, float]) -> Outcome:
+def look(ask: Ask, versions: Sequence[str], elapsed: float, allowed: Mapping[str, float], promised: float) -> Outcome:
     """What can be said `elapsed` seconds after the rollout began. Raises NoAnswerError where Prometheus does not answer."""
     if reason := burns(ask(burn_query(versions, elapsed)), versions):
         return Outcome("go back", reason)
@@ -92,7 +93,7 @@ def look(ask: Ask, versions: Sequence[str], elapsed: float, allowed: Mapping[str
             return Outcome("stay", "there is no verdict: v1 and v2 do not both run one release")
         if what.releases[0] != what.releases[1]:
             now = max(sample["value"][0] for sample in answer["data"]["result"])
-            verdict = judge(prometheus.counts(ask(prometheus.counts_query(what, now))), allowed)
+            verdict = judge(prometheus.counts(ask(prometheus.counts_query(what, now)), promised), allowed)
             if verdict.decision == "go back":
                 return Outcome("go back", verdict.reason)
     return Outcome("stay", "no objective is missed by more than before")

@@ -15,8 +15,6 @@ from release.verdict import Clients, Counts, Labelled
 LONGEST_SECONDS = 29 * 86400  # Prometheus keeps 30 days (prometheus_retention_time)
 VERSIONS = ("v1", "v2")
 SIDES = ("reference", "candidate")
-# A bound of the replicas' histogram, the default of mtail_promised_seconds.
-SLOW_SECONDS = "0.25"
 
 Answer = Mapping[str, Any]  # of Prometheus' /api/v1/query
 
@@ -71,7 +69,6 @@ def counts_query(what: Running, now: float) -> str:
         series = f"vmlops_{metric}{{{','.join(matchers)}}}"
         return f"sum by ({labels}) ({grown(series, seconds)})"
 
-    bucket, within = "shadow_duration_seconds_bucket", f'le="{SLOW_SECONDS}"'
     labelled = " or ".join(
         sum_by("version, right", "feedback_total", f'version="{version}"', f'model_version="{model}"')
         for version, model in zip(VERSIONS, what.models, strict=True)
@@ -82,7 +79,7 @@ def counts_query(what: Running, now: float) -> str:
         lost=f"sum({grown('edge_lost_copies_total', seconds)})",
         confidence=sum_by("side", "shadow_confidence_total", pair),
         squares=sum_by("", "shadow_confidence_change_squares_total", pair),
-        within=sum_by("side", bucket, pair, within),
+        within=sum_by("side, le", "shadow_duration_seconds_bucket", pair),
         timed=sum_by("side", "shadow_duration_seconds_count", pair),
         clients=f"sum by (version, outcome) ({grown('edge_clients_total', seconds)})",
         labelled=labelled,
@@ -100,19 +97,27 @@ def grown(series: str, seconds: int) -> str:
     return f"({last} - {before} or {last}) unless {again} or increase({series}[{seconds}s]) and {again}"
 
 
-def counts(answer: Answer) -> Counts:
-    """Where a process was started again, Prometheus extrapolates, so its counts are not whole; these are rounded."""
+def counts(answer: Answer, promised: float) -> Counts:
+    """Slow is a copy that took more than the highest bound of the replicas' histogram that is not above `promised`, in seconds.
+
+    Where a process was started again, Prometheus extrapolates, so its counts are not whole; these are rounded.
+    """
     pairs: dict[tuple[str, str], int] = {}
+    within: defaultdict[str, dict[float, float]] = defaultdict(dict)  # of each side, by bound
     single: defaultdict[tuple[str, ...], float] = defaultdict(float)
     for part, labels, value in samples(answer):
         if part == "pairs":
             pairs[labels["reference"], labels["candidate"]] = round(value)
+        elif part == "within":
+            within[labels["side"]][float(labels["le"])] = value
         else:
             single[part, *(labels[name] for name in ("side", "version", "outcome", "right") if name in labels)] = value
     first, second = (single["confidence", side] for side in SIDES)
 
     def slow(side: str) -> int:
-        return max(round(single["timed", side] - single["within", side]), 0)
+        bound = max((bound for bound in within[side] if bound <= promised), default=None)
+        in_time = 0.0 if bound is None else within[side][bound]
+        return max(round(single["timed", side] - in_time), 0)
 
     def clients(version: str) -> Clients:
         good, failed, late = (round(single["clients", version, outcome]) for outcome in ("good", "failed", "slow"))

@@ -48,7 +48,7 @@ class Counts:
     confidence: tuple[float, float] = (0.0, 0.0)  # sums over the pairs
     change: float = 0.0  # sum of the candidate's confidence less the reference's
     change_squares: float = 0.0
-    slow: tuple[int, int] = (0, 0)  # of the pairs, scored later than the objective for latency
+    slow: tuple[int, int] = (0, 0)  # of the pairs, scored later than promised
     clients: tuple[Clients, Clients] = (Clients(), Clients())
     labelled: tuple[Labelled, Labelled] = (Labelled(), Labelled())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from release.seal import seal
@@ -311,3 +313,16 @@ def test_decisions_are_what_prometheus_can_read() -> None:
     (sample,) = family.samples
     assert sample.labels == {**decision, "reason": "wait: '5' / more"}
     assert sample.value > 1_700_000_000
+
+
+def test_objective_and_verdict_have_one_limit_for_what_is_slow() -> None:
+    for limit in (0.25, 2):
+        command = evaluate("_api_verdict_command", "api", vmlops_promised_seconds=limit)
+        assert command[command.index("--promised") + 1] == str(limit)
+        counted = render("mtail", "etc/mtail/edge.mtail.j2", vmlops_promised_seconds=limit)
+        assert set(re.findall(r"\$(?:seconds|took) [<>]=? (\S+) ", counted)) == {str(limit)}
+    bake = yaml.safe_load((ROOT / "roles/api/tasks/bake.yml").read_text())
+    (watch,) = [task for task in bake[0]["block"] if "async" in task]
+    made = {"_api_rolled": "0", "_api_changed": ["v2"], "vmlops_promised_seconds": 2}
+    argv = watch["ansible.builtin.command"]["argv"].removeprefix("{{").removesuffix("}}")
+    assert evaluate(argv, "api", **made)[-3:] == ["--promised", "2", "v2"]

@@ -66,7 +66,7 @@ class Clock:
 def watched(ask: Ask, *versions: str, seconds: float = 600) -> tuple[bake.Outcome, float]:
     """The outcome, and after how many seconds it was there."""
     clock = Clock()
-    outcome = bake.watch(ask, versions or ("v1",), seconds, ALLOWED, 0, lambda: clock.now, clock.sleep)
+    outcome = bake.watch(ask, versions or ("v1",), seconds, ALLOWED, 0.25, 0, lambda: clock.now, clock.sleep)
     print(outcome, clock.now)
     return outcome, clock.now
 
@@ -103,7 +103,7 @@ def test_what_happened_while_it_was_rolled_out_counts_and_is_not_before() -> Non
         return edge(0)
 
     clock = Clock()
-    bake.watch(ask, ["v1"], 60, ALLOWED, 100, lambda: clock.now, clock.sleep)
+    bake.watch(ask, ["v1"], 60, ALLOWED, 0.25, 100, lambda: clock.now, clock.sleep)
     assert "[115s]" in asked[0]
     assert "[600s] offset 115s" in asked[0]
 
@@ -182,10 +182,10 @@ def run(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_as_the_role_calls_it() -> None:
     with stub(prometheus_says(edge(40, version="v2"))) as url:
-        done = run(url, "1", "v1", "v2", "--errors", "0.01", "--rolled", "40")
+        done = run(url, "1", "v1", "v2", "--errors", "0.01", "--promised", "0.25", "--rolled", "40")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["decision"] == "go back"
-    done = run("http://127.0.0.1:1", "1", "v1")
+    done = run("http://127.0.0.1:1", "1", "v1", "--promised", "0.25")
     assert done.returncode == 1
     assert done.stderr.startswith("no answer: Prometheus at http://127.0.0.1:1: ")
     assert done.stderr.count("\n") == 1

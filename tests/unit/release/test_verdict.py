@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
+from app.observed.histogram import DURATION_SECONDS
 from release import __main__, prometheus
 from release.prometheus import NoAnswerError, Running
 from release.sequential import proportion
@@ -234,6 +235,7 @@ def test_prometheus_counts_what_was_compared(tmp_path: Path) -> None:
         f'{shadow}confidence_total{{{pair},side="candidate"}}': "0+50x60",
         f"{shadow}confidence_change_squares_total{{{pair}}}": "0+5x60",
         f'{shadow}duration_seconds_bucket{{{pair},side="candidate",le="0.25"}}': "0+100x60",
+        f'{shadow}duration_seconds_bucket{{{pair},side="candidate",le="0.5"}}': "0+120x60",
         f'{shadow}duration_seconds_count{{{pair},side="candidate"}}': "0+121x60",
         "edge_lost_copies_total": "0+1x60",
         'edge_clients_total{version="v1",outcome="good"}': "0+3x60",
@@ -247,7 +249,8 @@ def test_prometheus_counts_what_was_compared(tmp_path: Path) -> None:
         ('{part="lost"}', 60),
         ('{part="confidence", side="candidate"}', 3000),
         ('{part="squares"}', 300),
-        ('{part="within", side="candidate"}', 6000),
+        ('{le="0.25", part="within", side="candidate"}', 6000),
+        ('{le="0.5", part="within", side="candidate"}', 7200),
         ('{part="timed", side="candidate"}', 7260),
         ('{outcome="good", part="clients", version="v1"}', 180),
         ('{part="labelled", right="true", version="v1"}', 240),
@@ -319,10 +322,28 @@ def test_a_missing_verdict_is_reported_with_its_reason(
     said: dict[str, Any], why: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(NoAnswerError, match=why):
-        __main__.verdict([said], {})
+        __main__.verdict([said], {}, 0.25)
     monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps([said])))
-    assert __main__.main(["verdict"]) == 1
+    assert __main__.main(["verdict", "--promised", "0.25"]) == 1
     assert capsys.readouterr().err.startswith(f"no verdict: {why}")
+
+
+@pytest.mark.parametrize(
+    ("promised", "slow"),
+    [(0.1, (90, 50)), (0.25, (20, 40)), (0.3, (20, 40)), (0.5, (1, 30)), (1.0, (0, 0)), (60, (0, 0))],
+)
+def test_a_copy_is_slow_above_the_highest_bound_within_what_is_promised(promised: float, slow: tuple[int, int]) -> None:
+    sides = {"reference": {"0.1": 10, "0.25": 80, "0.5": 99}, "candidate": {"0.1": 50, "0.25": 60, "0.5": 70}}
+    samples: list[tuple[dict[str, str], float]] = [({"part": "pairs", "reference": "fun", "candidate": "fun"}, 100)]
+    for side, within in sides.items():
+        samples.append(({"part": "timed", "side": side}, 100))
+        for bound, n in {**within, "1": 100, "+Inf": 100}.items():
+            samples.append(({"part": "within", "side": side, "le": bound}, n))
+    assert prometheus.counts(answer(*samples), promised).slow == slow
+
+
+def test_what_is_promised_by_default_is_a_bound() -> None:
+    assert yaml.safe_load((ROOT / "inventory/stack.yml").read_text())["vmlops_promised_seconds"] in DURATION_SECONDS
 
 
 def test_from_the_first_question_to_the_report(
@@ -330,7 +351,7 @@ def test_from_the_first_question_to_the_report(
 ) -> None:
     def ask(*answers: dict[str, Any]) -> Any:
         monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(answers)))
-        assert __main__.main(["verdict", "--disagreement", "0.3"]) == 0
+        assert __main__.main(["verdict", "--disagreement", "0.3", "--promised", "0.25"]) == 0
         return json.loads(capsys.readouterr().out)
 
     running = runs(("v1", "r1", "m1", 10, 1000, 1000), ("v2", "r2", "m2", 400, 1000, 1000))
@@ -343,7 +364,7 @@ def test_from_the_first_question_to_the_report(
         ({"part": "confidence", "side": "candidate"}, 1995.0),
         ({"part": "squares"}, 30.0),
         ({"part": "timed", "side": "reference"}, 3000.0),
-        ({"part": "within", "side": "reference"}, 2999.0),
+        ({"part": "within", "side": "reference", "le": "0.25"}, 2999.0),
     )
     found = ask(running, counted)
     print("\n".join(found["report"]))

@@ -133,7 +133,7 @@ def test_settings_that_are_right_pass(changes: dict[str, Any]) -> None:
         ({"gateway_canary_percent": float("nan")}, "gateway_canary_percent is nan: must be from 0 to 100"),
         ({"gateway_rate": 0}, "gateway_rate is 0: must be from 1"),
         ({"prometheus_slo_availability": 99.5}, "prometheus_slo_availability is 99.5: must be from 0.5 to 0.99999"),
-        ({"mtail_promised_seconds": 0}, "mtail_promised_seconds is 0: must be from 0.001 to 60"),
+        ({"vmlops_promised_seconds": 0}, "vmlops_promised_seconds is 0: must be from 0.001 to 60"),
         ({"prometheus_runbook_url": "docs/runbook.md"}, "prometheus_runbook_url is 'docs/runbook.md': must be an address"),
         ({"vmlops_scrape_interval": "15"}, "vmlops_scrape_interval is '15': must be a duration such as 30s, 5m or 1h"),
         ({"prometheus_retention_size": "2 GB"}, "prometheus_retention_size is '2 GB': must be a size"),
