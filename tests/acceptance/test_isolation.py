@@ -24,7 +24,7 @@ SECRETS = [
     "/etc/nginx/vmlops.operators",
     "/etc/vmlops/tls/server.key",
     "/etc/prometheus/alertmanager.yml",
-    "/home/ops",
+    "/home",
     "/root",
 ]
 
