@@ -256,7 +256,7 @@ test-image: .venv/test image ## Machines made from it: no secret in it, the firs
 box: .venv/control ## Build a Vagrant box for libvirt from this distribution's packages
 	$(host) box
 
-test-vm: .venv/test ## The acceptance tests on a VM, before and after a reboot (20 minutes where it is emulated); KEEP=1
+test-vm: .venv/test ## The acceptance tests on a VM, before and after a reboot (more than half an hour where it is emulated); KEEP=1
 	$(host) test-vm
 
 fuzz: .venv/test ## 100,000 odd bodies against the API, in one process
