@@ -152,6 +152,14 @@ def test_the_upstream_that_answered_in_the_end_counts(count: Count) -> None:
     assert metrics["edge_retried_requests_total"] == 1
 
 
+def test_an_answer_that_nginx_led_on_to_another_upstream_is_that_upstreams(count: Count) -> None:
+    """Between upstreams of one request there is a comma, and a colon after an internal redirect."""
+    led_on = {"upstream_addr": "127.0.0.1:8001, 127.0.0.1:8002 : 127.0.0.1:9090", "upstream_status": "502, 502 : 200"}
+    metrics = count(line(**led_on))
+    assert metrics['edge_upstream_answers_total{code="200",upstream="127.0.0.1:9090"}'] == 1
+    assert metrics["edge_unparsed_lines_total"] == 0
+
+
 def test_clients_cannot_forge_fields(count: Count) -> None:
     forged = '","route":"/forged","status":500,"bytes":1,"request_time":9.000,"version":"v9","upstream_addr":"x:1"'
     metrics = count(line(path=forged, user=forged, method=forged))
