@@ -10,6 +10,7 @@ import pytest
 from tests.acceptance.conftest import Machine, evidence
 
 SCRIPT = (Path(__file__).parent / "recover.py").read_text()
+KILLED_SECONDS = 5
 
 
 def addresses(machine: Machine) -> dict[str, str]:
@@ -29,10 +30,7 @@ def addresses(machine: Machine) -> dict[str, str]:
 
 
 def seconds_to_recover(host: Any, unit: str, which: str, signal: str, address: str) -> float:
-    """Send the signal to the unit's main process or first child; return the seconds until it is whole again.
-
-    Fails after half a minute, which also an emulated processor keeps; docs/faults.md has what others take.
-    """
+    """Send the signal to the unit's main process or first child; return the seconds until it is whole again."""
     result = host.run(f"python3 - {unit} {which} {signal} {address} <<'END'\n{SCRIPT}\nEND")
     assert result.rc == 0, (
         f"{result.stdout}{result.stderr}{host.run(f'journalctl -o cat --no-pager -n 20 -u {unit}').stdout}"
@@ -65,7 +63,11 @@ def test_watchdog_watches_every_service_that_runs(host: Any, machine: Machine) -
     ],
 )
 def test_a_killed_service_comes_back(host: Any, machine: Machine, unit: str) -> None:
-    print(f"{unit}: {seconds_to_recover(host, unit, 'main', 'KILL', addresses(machine)[unit])} s")
+    seconds = seconds_to_recover(host, unit, "main", "KILL", addresses(machine)[unit])
+    print(f"{unit}: {seconds} s")
+    # An emulated processor ("qemu"; with hardware virtualization "kvm") is given the half a minute that recover.py waits.
+    if host.run("systemd-detect-virt").stdout.strip() != "qemu":
+        assert seconds <= KILLED_SECONDS
 
 
 def test_nobody_is_refused_while_nginx_starts_again(host: Any, machine: Machine) -> None:

@@ -132,14 +132,12 @@ def without(tmp_path: Path) -> Callable[[str], tuple[str, list[str]]]:
     return change
 
 
-def test_a_host_is_taken_out_of_the_inventory_and_an_empty_machine_takes_its_place(
+def test_a_host_that_is_taken_out_of_the_inventory_and_put_back(
     fleet: Cluster, load: Start, without: Callable[[str], tuple[str, list[str]]]
 ) -> None:
-    """The machine gets back what operations.md says to back up: the environment, its CA and the model."""
-    before = releases(fleet)
     both = sorted(fleet.hosts[host] for host in fleet.apis)
     inventory, options = without("api2")
-    with load("an API host is taken out of the inventory, and an empty machine takes its place") as seen:
+    with load("an API host is taken out of the inventory and put back") as seen:
         fleet.playbook("site.yml", "--tags", "firewall,gateway,monitoring", *options, inventory=inventory)
         assert set(map(tuple, upstreams(fleet).values())) == {(fleet.hosts["api1"],)}
         for host, file in (
@@ -147,12 +145,12 @@ def test_a_host_is_taken_out_of_the_inventory_and_an_empty_machine_takes_its_pla
             ("gateway1", "/etc/vmlops/firewall.d/nginx.nft"),
         ):
             assert fleet.hosts["api2"] not in fleet.ssh(host, f"cat {file}")
-        for state in ("absent", "started"):
-            fleet.playbook("playbooks/lab.yml", "--limit", "api2", "-e", f"lab_machine_state={state}")
-        assert "vmlops-api" not in fleet.ssh("api2", "ls /usr/local/sbin")
-        fleet.playbook("site.yml")
+        # Nobody asks it: it may go.
+        fleet.ssh("api2", "systemctl stop 'vmlops-api-v*@*.service'")
+        time.sleep(2)
+        said = fleet.playbook("site.yml", "--tags", "api,firewall,gateway,monitoring")
+        print(said[-1500:])
     assert all(addresses == both for addresses in upstreams(fleet).values())
-    assert releases(fleet) == before
     assert set(seen.codes) == {"200"}
 
 
@@ -169,4 +167,16 @@ def test_updates_and_reboots_lose_no_request(fleet: Cluster, load: Start) -> Non
     assert again == chosen
     assert fleet.owners() != [owner]
     assert all(addresses == sorted(fleet.hosts[host] for host in fleet.apis) for addresses in upstreams(fleet).values())
+    assert set(seen.codes) == {"200"}
+
+
+def test_an_empty_machine_takes_the_place_of_one_that_is_lost(fleet: Cluster, load: Start) -> None:
+    """With what operations.md says to back up: the environment, its CA and the model."""
+    before = releases(fleet)
+    with load("an API host is lost, and an empty machine takes its place") as seen:
+        for state in ("absent", "started"):
+            fleet.playbook("playbooks/lab.yml", "--limit", "api2", "-e", f"lab_machine_state={state}")
+        assert "vmlops-api" not in fleet.ssh("api2", "ls /usr/local/sbin")
+        fleet.playbook("site.yml")
+    assert releases(fleet) == before
     assert set(seen.codes) == {"200"}

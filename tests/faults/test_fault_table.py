@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.acceptance.conftest import Machine
-from tests.acceptance.test_recovery import addresses, seconds_to_recover
+from tests.acceptance.test_recovery import KILLED_SECONDS, addresses, seconds_to_recover
 from tests.faults.conftest import Start
 
-KILLED_SECONDS, HUNG_SECONDS = 5, 10
+HUNG_SECONDS = 10
 PATIENCE_MILLISECONDS = (
     4000  # the gateway waits 2 s for a hung replica, and then another one answers; and room for a busy computer
 )

@@ -118,9 +118,8 @@ def test_question_for_a_name_is_noticed(island: Island) -> None:
     for number, command in enumerate(("getent hosts {}", "make ssh CMD='getent hosts {}'")):
         name = f"{number}.{PROBE}"
         before = island.asked()
-        island.run(
-            f"cd {CLONE}; {command.format(name)} || true"
-        )  # nobody knows the name; that it was asked for is what counts
+        # It fails, since nobody knows the name; that the name was asked for is what counts.
+        island.run(f"cd {CLONE}; {command.format(name)} || true")
         assert any(name in question for question in island.asked()[len(before) :]), command
 
 
