@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from host import box, checks, libvirt, providers
@@ -17,6 +18,8 @@ from host.commands import ROOT, Problem, ask_become_pass, find, output, run, suc
 # Patterns of whole names, suffix included: `systemctl list-units nginx` finds nothing.
 UNITS = ("vmlops-*", "nginx*", "prometheus*", "grafana*", "mtail*")
 SENTENCE = '{"sentence": "Oh yeah, that was soooo cool!"}'
+# What Vagrant keeps of a VM, also of one that `vagrant up` made.
+VM_SETTINGS = ROOT / ".vagrant/settings.json"
 # The acceptance tests that see that everything serves again after a reboot; how it fails was seen before it.
 AFTER_REBOOT = (
     "test_contract.py", "test_features.py", "test_firewall.py", "test_machine.py", "test_readme.py",
@@ -26,6 +29,11 @@ AFTER_REBOOT = (
 
 def settings() -> dict[str, str]:
     return providers.settings(os.environ, providers.remembered())
+
+
+def ports(of: Mapping[str, str]) -> dict[str, str]:
+    """Those of some settings that are ports."""
+    return {name: of[name] for name in providers.PORTS}
 
 
 def environment() -> str:
@@ -70,8 +78,7 @@ def start() -> None:
         **settings(),
         "PROVIDER": providers.choose(os.environ.get("PROVIDER", ""), there.get("PROVIDER", "")),
     }
-    made = bool(there) or (ROOT / ".vagrant/settings.json").exists()
-    checks.check_ports({name: wanted[name] for name in providers.PORTS}, machine_of=ROOT if made else None)
+    checks.check_ports(ports(wanted), machine_of=ROOT if there or VM_SETTINGS.exists() else None)
     if wanted["PROVIDER"] == "lab":
         checks.check_host()
         providers.remember(wanted)
@@ -87,18 +94,14 @@ def start() -> None:
 
 
 def start_vm(wanted: dict[str, str]) -> None:
-    environ = {name: wanted[name] for name in providers.PORTS}
+    environ = ports(wanted)
     if wanted["PROVIDER"] == "libvirt":
         libvirt.install()
         libvirt.start()
         if not providers.kvm_works():
             environ["EMULATE"] = "1"
             print("Hardware virtualization does not work here: the processor is emulated; it takes 15 minutes.")
-        if (
-            not os.environ.get("BOX")
-            and not (ROOT / ".vagrant/settings.json").exists()
-            and not published_box_is_there()
-        ):
+        if not os.environ.get("BOX") and not VM_SETTINGS.exists() and not published_box_is_there():
             environ["BOX"] = box.name()
             if box.name() not in output("vagrant", "box", "list"):
                 print("The published box cannot be downloaded: building one from this distribution's packages.")
@@ -165,19 +168,19 @@ def left_out(*ssh_command: str) -> str:
 
 def summary() -> str:
     """What runs now and how to use it; raises Problem where the machine does not answer its first prediction."""
-    command, ports = predict(), settings()
+    command, made = predict(), settings()
     answer, missing = first_prediction(command), left_out(*ssh())
-    http = f"http://localhost:{ports['HTTP_PORT']}".removesuffix(":80")
+    http = f"http://localhost:{made['HTTP_PORT']}".removesuffix(":80")
     address = re.search(r"HostName (\S+)", ssh_config().read_text())
     what = f"{'lab machine' if environment() == 'lab' else 'VM'} {address[1] if address else ''}"
-    grafana = f"http://localhost:{ports['GRAFANA_PORT']}/   {url()}/grafana/"
+    grafana = f"http://localhost:{made['GRAFANA_PORT']}/   {url()}/grafana/"
     return f"""
 vmlops runs in the {what} and is published on this host's loopback:
 
   API          {url()}/predict   ({http} redirects)
   Credentials  admin / admin
   CA           certs/ca.crt
-  Monitoring   {url()}/prometheus/consoles/vmlops.html   (Prometheus's API: http://localhost:{ports["PROMETHEUS_PORT"]}/api/v1/)
+  Monitoring   {url()}/prometheus/consoles/vmlops.html   (Prometheus's API: http://localhost:{made["PROMETHEUS_PORT"]}/api/v1/)
   Grafana      {"left out, see below" if "Grafana" in missing else grafana}
 
 Try it:
@@ -227,7 +230,7 @@ def test_vm() -> None:
     finally:
         # Nothing is remembered where start() refused, and then there is nothing to remove.
         if providers.remembered() and not os.environ.get("KEEP"):
-            ports = {name: settings()[name] for name in providers.PORTS}
+            taken = ports(settings())
             destroy()
-            checks.check_ports(ports)
+            checks.check_ports(taken)
             say("Removed")
